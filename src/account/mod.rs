@@ -1,0 +1,3 @@
+//! Accounts: who may speak to upstream, and with which token.
+
+pub mod credentials;

@@ -1,0 +1,3 @@
+//! Which models there are, what they can do, and which one a client's name means.
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! The file system: where ccx keeps things, and how it writes and locks them.
+
+pub mod places;

@@ -1,0 +1,1 @@
+//! What happened: finished requests and their totals.

@@ -1,0 +1,1 @@
+//! The Anthropic error envelope and the limit headers of upstream.
