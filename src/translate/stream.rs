@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::sse::Frame;
 use crate::translate::names::ToolNames;
 use crate::translate::reasoning::Origin;
-use crate::wire::responses::Usage;
+use crate::wire::envelope::ErrorKind;
+use crate::wire::responses::{StreamFailure, Usage};
 
 /// What the machine has to know before the first event.
 #[derive(Clone, Debug)]
@@ -32,23 +33,6 @@ pub enum Step {
     /// Upstream said that it failed. Nothing was written for it: the caller decides between a retry
     /// (only while [`Machine::is_committed`] is false) and [`Machine::fail`].
     Failed(StreamFailure),
-}
-
-/// A failure that upstream reported inside a stream, as it said it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StreamFailure {
-    /// `error.code`.
-    pub code: Option<String>,
-    /// `error.type`.
-    pub kind: Option<String>,
-    /// `error.message`.
-    pub message: Option<String>,
-    /// `status` of an `error` event.
-    pub status: Option<u16>,
-    /// `resets_at` (seconds since 1970), where it was told.
-    pub resets_at: Option<u64>,
-    /// `incomplete_details.reason` of a `response.incomplete` that is no ordinary end.
-    pub incomplete: Option<String>,
 }
 
 /// The state machine of one answer.
@@ -84,9 +68,9 @@ impl Machine {
         false
     }
 
-    /// Ends the answer with an `error` event of Anthropic type `kind`. Open blocks stay open: the
+    /// Ends the answer with an `error` event. Open blocks stay open: the
     /// client must not take a cut answer for a whole one.
-    pub fn fail(&mut self, kind: &str, message: &str, out: &mut Vec<u8>) {
+    pub fn fail(&mut self, kind: ErrorKind, message: &str, out: &mut Vec<u8>) {
         let _ = (kind, message, out);
     }
 

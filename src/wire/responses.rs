@@ -16,3 +16,20 @@ pub struct Usage {
     #[serde(skip)]
     pub reasoning_tokens: u64,
 }
+
+/// A failure that upstream reported inside a stream, as it said it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamFailure {
+    /// `error.code`.
+    pub code: Option<String>,
+    /// `error.type`.
+    pub kind: Option<String>,
+    /// `error.message`.
+    pub message: Option<String>,
+    /// `status` of an `error` event.
+    pub status: Option<u16>,
+    /// `resets_at` (seconds since 1970), where it was told.
+    pub resets_at: Option<u64>,
+    /// `incomplete_details.reason` of a `response.incomplete` that is no ordinary end.
+    pub incomplete: Option<String>,
+}
