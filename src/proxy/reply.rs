@@ -1,0 +1,314 @@
+//! What the client is told when something failed: one table from failures to statuses.
+//!
+//! The client acts on the status, on `x-should-retry` and `retry-after`, and on a few wordings
+//! (contract claude-code §4, §5): 400 "prompt is too long" makes it compact, 429/5xx make it try
+//! again up to ten times, 401 too unless told not to.
+
+use std::time::Duration;
+
+use crate::proxy::guard::Refusal;
+use crate::proxy::route::NoRoute;
+use crate::time::{UnixSeconds, in_words};
+use crate::upstream::failure::Failure;
+use crate::wire::envelope::ErrorKind;
+
+/// A longer `retry-after` makes the client give up anyway (the bound lies between 30 and 90 s).
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// An error reply, before it becomes bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// `error.type`.
+    pub kind: ErrorKind,
+    /// `error.message`.
+    pub message: String,
+    /// Seconds for `retry-after`.
+    pub retry_after: Option<u64>,
+    /// Whether the same request may succeed later: `x-should-retry: false` goes out when not.
+    pub retryable: bool,
+    /// Value of `allow`, for 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Reply {
+    /// Makes a reply that a retry cannot help.
+    pub fn refused(status: u16, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            retry_after: None,
+            retryable: false,
+            allow: None,
+        }
+    }
+
+    /// Makes a reply after which the client may try again.
+    fn later(status: u16, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            retryable: true,
+            ..Self::refused(status, kind, message)
+        }
+    }
+}
+
+/// What the table needs beside the failure.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// For times in words.
+    pub now: UnixSeconds,
+    /// Upstream's name of the model.
+    pub model: &'a str,
+    /// The model's usable window in tokens.
+    pub window: u64,
+    /// Estimated tokens of the request.
+    pub tokens: u64,
+}
+
+/// Turns an upstream failure into the reply.
+pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
+    let words = failure.to_string();
+    match failure {
+        Failure::Unauthorized { .. } => Reply::refused(
+            401,
+            ErrorKind::Authentication,
+            format!("{words}; end this session, sign in again with `ccx login` and resume it"),
+        ),
+        Failure::Forbidden { .. } => Reply::refused(403, ErrorKind::Permission, words),
+        Failure::UsageLimit { message, resets_at } => usage_limit(message, *resets_at, context.now),
+        Failure::RateLimited { retry_after, .. } => {
+            waiting(429, ErrorKind::RateLimit, words, *retry_after)
+        }
+        Failure::Overloaded { retry_after, .. } => {
+            waiting(529, ErrorKind::Overloaded, words, *retry_after)
+        }
+        Failure::ContextTooLong { limit } => {
+            // This wording makes the client compact; its numbers must not contradict it.
+            let limit = limit.unwrap_or(context.window);
+            let tokens = context.tokens.max(limit + 1);
+            Reply::refused(
+                400,
+                ErrorKind::InvalidRequest,
+                format!("prompt is too long: {tokens} tokens > {limit} maximum"),
+            )
+        }
+        Failure::ModelUnavailable { .. } => Reply::refused(
+            404,
+            ErrorKind::NotFound,
+            format!("{words} ({}); choose another with /model", context.model),
+        ),
+        Failure::Rejected { status: 413, .. } => {
+            Reply::refused(413, ErrorKind::RequestTooLarge, words)
+        }
+        Failure::Rejected { .. } => Reply::refused(400, ErrorKind::InvalidRequest, words),
+        Failure::Server { .. }
+        | Failure::Unreachable { .. }
+        | Failure::Cut
+        | Failure::Malformed { .. } => Reply::later(502, ErrorKind::Api, words),
+        Failure::Stalled { .. } => Reply::later(504, ErrorKind::Timeout, words),
+    }
+}
+
+fn usage_limit(message: &str, resets_at: Option<u64>, now: UnixSeconds) -> Reply {
+    let left = resets_at.map(|at| UnixSeconds(at).since(now));
+    let mut text = format!("ChatGPT usage limit reached: {message}");
+    if let Some(left) = left {
+        text.push_str(&format!(" (resets in {})", in_words(left)));
+    }
+    Reply {
+        retry_after: left.map(|left| left.as_secs().max(1)),
+        ..Reply::refused(429, ErrorKind::RateLimit, text)
+    }
+}
+
+fn waiting(status: u16, kind: ErrorKind, words: String, wait: Option<Duration>) -> Reply {
+    match wait {
+        Some(wait) => Reply {
+            retry_after: Some(wait.as_secs().max(1)),
+            retryable: wait <= LONGEST_WAIT,
+            ..Reply::refused(status, kind, words)
+        },
+        None => Reply::later(status, kind, words),
+    }
+}
+
+/// Turns a sign-in that did not yield a token into the reply. `transient`: it may succeed later.
+pub fn from_sign_in(words: String, transient: bool) -> Reply {
+    if transient {
+        Reply::later(502, ErrorKind::Api, words)
+    } else {
+        Reply::refused(401, ErrorKind::Authentication, words)
+    }
+}
+
+/// Turns a refused entry into the reply.
+pub fn from_refusal(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::Host => Reply::refused(
+            403,
+            ErrorKind::Permission,
+            "the host header does not name this proxy",
+        ),
+        Refusal::Origin => Reply::refused(
+            403,
+            ErrorKind::Permission,
+            "requests from web pages are refused",
+        ),
+        Refusal::Secret => Reply::refused(
+            401,
+            ErrorKind::Authentication,
+            "the key of this ccx instance is missing or wrong",
+        ),
+    }
+}
+
+/// Turns a request without a route into the reply.
+pub fn from_no_route(reason: NoRoute, method: &str, path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    match reason {
+        NoRoute::Unknown => Reply::refused(
+            404,
+            ErrorKind::NotFound,
+            format!("ccx does not serve {method} {path}"),
+        ),
+        NoRoute::Method { allow } => Reply {
+            allow: Some(allow),
+            ..Reply::refused(
+                405,
+                ErrorKind::InvalidRequest,
+                format!("{path} takes {allow}, not {method}"),
+            )
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTEXT: Context<'_> = Context {
+        now: UnixSeconds(1_000),
+        model: "gpt-6.1-sol",
+        window: 258_400,
+        tokens: 300_000,
+    };
+
+    fn told(failure: Failure) -> (u16, bool, Option<u64>) {
+        let reply = from_failure(&failure, CONTEXT);
+        (reply.status, reply.retryable, reply.retry_after)
+    }
+
+    #[test]
+    fn statuses_are_those_the_client_acts_on() {
+        let message = || "m".to_owned();
+        let wait = |seconds| Some(Duration::from_secs(seconds));
+        for (failure, want) in [
+            (
+                Failure::Unauthorized { message: message() },
+                (401, false, None),
+            ),
+            (Failure::Forbidden { why: message() }, (403, false, None)),
+            (
+                Failure::UsageLimit {
+                    message: message(),
+                    resets_at: Some(4_600),
+                },
+                (429, false, Some(3_600)),
+            ),
+            (
+                Failure::UsageLimit {
+                    message: message(),
+                    resets_at: None,
+                },
+                (429, false, None),
+            ),
+            (
+                Failure::RateLimited {
+                    message: message(),
+                    retry_after: wait(20),
+                },
+                (429, true, Some(20)),
+            ),
+            (
+                Failure::RateLimited {
+                    message: message(),
+                    retry_after: wait(900),
+                },
+                (429, false, Some(900)),
+            ),
+            (
+                Failure::Overloaded {
+                    message: message(),
+                    retry_after: None,
+                },
+                (529, true, None),
+            ),
+            (
+                Failure::ModelUnavailable { message: message() },
+                (404, false, None),
+            ),
+            (
+                Failure::Rejected {
+                    status: 422,
+                    code: None,
+                    message: message(),
+                },
+                (400, false, None),
+            ),
+            (
+                Failure::Rejected {
+                    status: 413,
+                    code: None,
+                    message: message(),
+                },
+                (413, false, None),
+            ),
+            (
+                Failure::Server {
+                    status: 500,
+                    message: message(),
+                },
+                (502, true, None),
+            ),
+            (Failure::Cut, (502, true, None)),
+            (
+                Failure::Stalled {
+                    idle: Duration::from_secs(300),
+                },
+                (504, true, None),
+            ),
+        ] {
+            assert_eq!(told(failure.clone()), want, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn an_overflow_is_worded_so_that_the_client_compacts() {
+        let say = |limit, tokens| {
+            let context = Context { tokens, ..CONTEXT };
+            from_failure(&Failure::ContextTooLong { limit }, context).message
+        };
+        assert_eq!(
+            say(None, 300_000),
+            "prompt is too long: 300000 tokens > 258400 maximum"
+        );
+        assert_eq!(
+            say(Some(272_000), 1_000),
+            "prompt is too long: 272001 tokens > 272000 maximum"
+        );
+    }
+
+    #[test]
+    fn a_usage_limit_names_the_time_left() {
+        let failure = Failure::UsageLimit {
+            message: "weekly".into(),
+            resets_at: Some(12_100),
+        };
+        assert_eq!(
+            from_failure(&failure, CONTEXT).message,
+            "ChatGPT usage limit reached: weekly (resets in 3h 5m)"
+        );
+    }
+}

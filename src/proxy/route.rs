@@ -1,0 +1,75 @@
+//! Which question a request asks: method and path, nothing else.
+
+use http::Method;
+
+/// A question the proxy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Liveness: answered to anybody on loopback, without content.
+    Live,
+    /// `POST /v1/messages`.
+    Messages,
+    /// `POST /v1/messages/count_tokens`.
+    CountTokens,
+    /// `GET /v1/models`.
+    Models,
+}
+
+/// A request that asks nothing the proxy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No such path: 404.
+    Unknown,
+    /// The path exists for another method: 405.
+    Method {
+        /// Value of the `allow` header.
+        allow: &'static str,
+    },
+}
+
+/// Finds the route of `method` and `path` (no query).
+pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
+    let (route, methods, allow): (Route, &[Method], &'static str) = match path {
+        // `HEAD /api/hello` is the client's warm-up: it carries no credential.
+        "/health" | "/api/hello" => (Route::Live, &[Method::GET, Method::HEAD], "GET, HEAD"),
+        "/v1/messages" => (Route::Messages, &[Method::POST], "POST"),
+        "/v1/messages/count_tokens" => (Route::CountTokens, &[Method::POST], "POST"),
+        "/v1/models" => (Route::Models, &[Method::GET], "GET"),
+        _ => return Err(NoRoute::Unknown),
+    };
+    if methods.contains(method) {
+        Ok(route)
+    } else {
+        Err(NoRoute::Method { allow })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route() {
+        let unknown = Err(NoRoute::Unknown);
+        let only = |allow| Err(NoRoute::Method { allow });
+        for (method, path, want) in [
+            (Method::HEAD, "/api/hello", Ok(Route::Live)),
+            (Method::GET, "/health", Ok(Route::Live)),
+            (Method::POST, "/health", only("GET, HEAD")),
+            (Method::POST, "/v1/messages", Ok(Route::Messages)),
+            (Method::GET, "/v1/messages", only("POST")),
+            (Method::POST, "/v1/messages/", unknown),
+            (
+                Method::POST,
+                "/v1/messages/count_tokens",
+                Ok(Route::CountTokens),
+            ),
+            (Method::GET, "/v1/models", Ok(Route::Models)),
+            (Method::DELETE, "/v1/models", only("GET")),
+            (Method::GET, "/", unknown),
+            (Method::POST, "/v1/messages/../models", unknown),
+        ] {
+            assert_eq!(route(&method, path), want, "{method} {path}");
+        }
+    }
+}
