@@ -1,3 +1,5 @@
 //! Which models there are, what they can do, and which one a client's name means.
 
+pub mod families;
+pub mod list;
 pub mod model;
