@@ -1,0 +1,254 @@
+//! What the headers of an answer tell: ids, the model that served it, and how much of the plan is used.
+//!
+//! Pure. A header that is missing or cannot be read is as good as not sent.
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+
+use crate::time::UnixSeconds;
+
+/// What one answer's headers say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Upstream's id of the request.
+    pub request_id: Option<String>,
+    /// The model that served it; differs from the one asked for when the account was rerouted.
+    pub served_model: Option<String>,
+    /// To be sent back within the same turn.
+    pub turn_state: Option<String>,
+    /// Changes when the catalogue does.
+    pub models_etag: Option<String>,
+    /// How much of the plan is used.
+    pub limits: Limits,
+}
+
+/// How much of the plan is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// The plan's name.
+    pub plan: Option<String>,
+    /// The windows that are counted, in no meaningful order: tell them by their length.
+    pub windows: Vec<Window>,
+    /// Credits beyond the plan.
+    pub credits: Option<Credits>,
+    /// Which limit was reached, in upstream's word (`x-codex-rate-limit-reached-type`).
+    pub reached: Option<String>,
+}
+
+/// One window that is counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// A limit beside the plan's main one, e.g. of one model; `None` is the main one.
+    pub family: Option<String>,
+    /// How long the window is, in minutes (300: five hours, 10080: seven days); 0 when not told.
+    pub minutes: u64,
+    /// How much of it is used, 0 to 100.
+    pub used_percent: f64,
+    /// When it starts anew.
+    pub resets_at: Option<UnixSeconds>,
+    /// In how many seconds it starts anew, as upstream counts.
+    pub resets_after: Option<u64>,
+}
+
+/// Credits beyond the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credits {
+    /// Whether there are any.
+    pub available: bool,
+    /// Whether they do not run out.
+    pub unlimited: bool,
+    /// How much is left, in upstream's words.
+    pub balance: Option<String>,
+}
+
+impl Facts {
+    /// Reads the facts out of `headers`.
+    pub fn read(headers: &HeaderMap) -> Self {
+        let text = |name| text(headers, name).map(str::to_owned);
+        Self {
+            request_id: text("x-request-id").or_else(|| text("x-oai-request-id")),
+            served_model: text("openai-model"),
+            turn_state: text("x-codex-turn-state"),
+            models_etag: text("x-models-etag"),
+            limits: Limits::read(headers),
+        }
+    }
+}
+
+impl Limits {
+    /// Reads the limits out of `headers`. Further families are found by the names of the headers
+    /// (`x-codex-<family>-primary-used-percent`).
+    pub fn read(headers: &HeaderMap) -> Self {
+        let mut windows = BTreeMap::new();
+        for name in headers.keys() {
+            let Some(stem) = name
+                .as_str()
+                .strip_prefix("x-codex-")
+                .and_then(|rest| rest.strip_suffix("-used-percent"))
+            else {
+                continue;
+            };
+            let family = match stem {
+                "primary" | "secondary" => None,
+                _ => match stem
+                    .strip_suffix("-primary")
+                    .or_else(|| stem.strip_suffix("-secondary"))
+                {
+                    Some(family) => Some(family.to_owned()),
+                    None => continue,
+                },
+            };
+            let part = |what: &str| text(headers, &format!("x-codex-{stem}-{what}"));
+            let Some(used_percent) = part("used-percent")
+                .and_then(|value| value.parse::<f64>().ok())
+                .filter(|value| value.is_finite())
+            else {
+                continue;
+            };
+            let whole = |what: &str| part(what).and_then(|value| value.parse::<u64>().ok());
+            windows.insert(
+                stem.to_owned(),
+                Window {
+                    family,
+                    minutes: whole("window-minutes").unwrap_or(0),
+                    used_percent,
+                    resets_at: whole("reset-at").map(UnixSeconds),
+                    resets_after: whole("reset-after-seconds"),
+                },
+            );
+        }
+        let yes = |name| text(headers, name).map(|value| value.eq_ignore_ascii_case("true"));
+        let available = yes("x-codex-credits-has-credits");
+        let unlimited = yes("x-codex-credits-unlimited");
+        Self {
+            plan: text(headers, "x-codex-plan-type").map(str::to_owned),
+            windows: windows.into_values().collect(),
+            credits: (available.is_some() || unlimited.is_some()).then(|| Credits {
+                available: available.unwrap_or(false),
+                unlimited: unlimited.unwrap_or(false),
+                balance: text(headers, "x-codex-credits-balance").map(str::to_owned),
+            }),
+            reached: text(headers, "x-codex-rate-limit-reached-type").map(str::to_owned),
+        }
+    }
+
+    /// Returns when the last of the used-up windows starts anew; relative times count from `now`.
+    pub fn exhausted_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
+        self.windows
+            .iter()
+            .filter(|window| window.used_percent >= 100.0)
+            .filter_map(|window| {
+                let after = window.resets_after.map(|left| UnixSeconds(now.0 + left));
+                window.resets_at.filter(|at| *at > now).or(after)
+            })
+            .max()
+    }
+}
+
+/// Returns a header's text; `None` when it is missing, empty or not plain text.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn everything_that_is_told_is_read() {
+        let facts = Facts::read(&headers(&[
+            ("x-request-id", "req_1"),
+            ("openai-model", "gpt-5.5"),
+            ("x-codex-turn-state", "opaque"),
+            ("x-models-etag", "etag-1"),
+            ("x-codex-plan-type", "pro"),
+            ("x-codex-primary-used-percent", "12.5"),
+            ("x-codex-primary-window-minutes", "300"),
+            ("x-codex-primary-reset-at", "1795010000"),
+            ("x-codex-primary-reset-after-seconds", "1234"),
+            ("x-codex-secondary-used-percent", "40"),
+            ("x-codex-luna-reserve-primary-used-percent", "7"),
+            ("x-codex-luna-reserve-primary-window-minutes", "10080"),
+            ("x-codex-credits-has-credits", "True"),
+            ("x-codex-credits-unlimited", "False"),
+            ("x-codex-credits-balance", "9.99"),
+        ]));
+        let window = |family: Option<&str>, minutes, used_percent| Window {
+            family: family.map(str::to_owned),
+            minutes,
+            used_percent,
+            resets_at: None,
+            resets_after: None,
+        };
+        assert_eq!(
+            facts,
+            Facts {
+                request_id: Some("req_1".to_owned()),
+                served_model: Some("gpt-5.5".to_owned()),
+                turn_state: Some("opaque".to_owned()),
+                models_etag: Some("etag-1".to_owned()),
+                limits: Limits {
+                    plan: Some("pro".to_owned()),
+                    windows: vec![
+                        window(Some("luna-reserve"), 10080, 7.0),
+                        Window {
+                            resets_at: Some(UnixSeconds(1_795_010_000)),
+                            resets_after: Some(1234),
+                            ..window(None, 300, 12.5)
+                        },
+                        window(None, 0, 40.0),
+                    ],
+                    credits: Some(Credits {
+                        available: true,
+                        unlimited: false,
+                        balance: Some("9.99".to_owned()),
+                    }),
+                    reached: None,
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn nonsense_is_as_good_as_not_sent() {
+        let facts = Facts::read(&headers(&[
+            ("x-codex-primary-used-percent", "lots"),
+            ("x-codex-secondary-used-percent", "NaN"),
+            ("x-codex-used-percent", "5"),
+            ("x-request-id", ""),
+        ]));
+        assert_eq!(facts, Facts::default());
+    }
+
+    #[test]
+    fn the_last_used_up_window_decides_when_it_goes_on() {
+        let limits = Limits::read(&headers(&[
+            ("x-codex-primary-used-percent", "100"),
+            ("x-codex-primary-reset-at", "2000"),
+            ("x-codex-secondary-used-percent", "100"),
+            ("x-codex-secondary-reset-after-seconds", "5000"),
+            ("x-codex-other-primary-used-percent", "3"),
+            ("x-codex-other-primary-reset-at", "9999"),
+        ]));
+        assert_eq!(
+            limits.exhausted_until(UnixSeconds(1000)),
+            Some(UnixSeconds(6000))
+        );
+        assert_eq!(Limits::default().exhausted_until(UnixSeconds(1000)), None);
+    }
+}
