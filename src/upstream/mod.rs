@@ -4,3 +4,4 @@ pub mod endpoints;
 pub mod failure;
 pub mod lane;
 pub mod limits;
+mod refusal;
