@@ -5,3 +5,4 @@ pub mod failure;
 pub mod lane;
 pub mod limits;
 mod refusal;
+pub mod retry;
