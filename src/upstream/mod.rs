@@ -1,8 +1,11 @@
 //! The ChatGPT backend: how requests go there, and what its failures mean.
 
+pub mod answer;
 pub mod endpoints;
 pub mod failure;
+pub mod http;
 pub mod lane;
 pub mod limits;
 mod refusal;
 pub mod retry;
+pub mod routing;

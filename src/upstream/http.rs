@@ -1,0 +1,425 @@
+//! Calls to the ChatGPT backend over HTTP.
+//!
+//! Owns the connections. Knows nothing of what is in a request or an answer: bodies come and go as
+//! bytes, a refusal becomes a [`Failure`] in `failure`.
+//!
+//! Making a [`Client`] is cheap. What costs time, reading the system's root certificates, is done on
+//! another thread when the client is first used or warmed; a loopback endpoint has no use for TLS and
+//! does without.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt as _;
+use tokio::sync::OnceCell;
+
+use crate::account::credentials::Credentials;
+use crate::catalogue::model::Lane;
+use crate::time::UnixSeconds;
+use crate::upstream::answer::{Answer, ERROR_BODY_LIMIT};
+use crate::upstream::endpoints::{Endpoints, is_loopback_origin};
+use crate::upstream::failure::Failure;
+use crate::upstream::lane::{CLIENT_VERSION, Identity, Turn};
+use crate::upstream::routing::{Route, Routes};
+
+/// A name lookup, a TCP connection and a TLS handshake together take no longer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+/// Upstream may think this long before the first byte of an answer; its own client waits as long.
+const HEADER_LIMIT: Duration = Duration::from_secs(300);
+
+/// Connections stay open this long without use: people think longer between turns than servers like.
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
+/// For the small calls beside the turns.
+const SIDE_LIMIT: Duration = Duration::from_secs(10);
+
+/// For the rest of an error's body once its headers are there.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(10);
+
+/// The catalogue holds long texts for each model; this is ten times what it was seen to be.
+const CATALOGUE_LIMIT: usize = 8 * 1024 * 1024;
+
+const RESPONSES: &str = "/backend-api/codex/responses";
+const ACCOUNTS_CHECK: &str = "/backend-api/wham/accounts/check";
+const MODELS: &str = "/backend-api/codex/models";
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The HTTP library refused its settings, or the system has no root certificates.
+    #[error("cannot prepare connections to upstream")]
+    Build(#[source] reqwest::Error),
+}
+
+/// One model turn.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The translated request; freed once it is sent.
+    pub body: Bytes,
+    /// The form that `body` has.
+    pub lane: Lane,
+    /// Upstream's name of the model.
+    pub model: &'a str,
+    /// The conversation; the same from turn to turn.
+    pub conversation: &'a str,
+    /// Upstream's turn state, when this call goes on with a turn.
+    pub turn_state: Option<&'a str>,
+    /// The service tier asked for in `body`.
+    pub tier: Option<&'a str>,
+}
+
+/// The catalogue as upstream sent it.
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// The JSON body.
+    pub body: Bytes,
+    /// Its `etag`, without quotes.
+    pub etag: Option<String>,
+}
+
+/// Connections to upstream. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Endpoints,
+    identity: Identity,
+    connections: OnceCell<reqwest::Client>,
+    routes: Routes,
+}
+
+impl Client {
+    /// Makes a client that has no connections yet. Reads no certificates and opens nothing.
+    pub fn new(endpoints: Endpoints, identity: Identity) -> Result<Self, ClientError> {
+        let connections = if endpoints.chatgpt.starts_with("http:") {
+            OnceCell::new_with(Some(build(&endpoints.chatgpt)?))
+        } else {
+            OnceCell::new()
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                endpoints,
+                identity,
+                connections,
+                routes: Routes::default(),
+            }),
+        })
+    }
+
+    /// Opens a connection and finds the account's route, so that the first turn waits for neither. Spends nothing of
+    /// the plan. What fails here is tried again, and reported, by the turn.
+    pub async fn warm(&self, credentials: &Credentials) {
+        let Ok(route) = self.route(credentials).await else {
+            return;
+        };
+        if route.origin != self.shared.endpoints.chatgpt {
+            let url = format!("{}{RESPONSES}", route.origin);
+            let _ = self.side_call(Method::HEAD, &url, credentials, 0).await;
+        }
+    }
+
+    /// Sends one model turn and waits until upstream has begun to answer.
+    ///
+    /// A reply that is no success is a [`Failure`]; so is JSON or a page under a status of success.
+    /// Waits as long as upstream may take (300 s: [`Failure::Stalled`]). Dropping the future cancels.
+    pub async fn respond(
+        &self,
+        credentials: &Credentials,
+        call: Call<'_>,
+    ) -> Result<Answer, Failure> {
+        let route = self.route(credentials).await?;
+        let headers = self.shared.identity.turn(
+            credentials,
+            &Turn {
+                lane: call.lane,
+                model: call.model,
+                conversation: call.conversation,
+                turn_state: call.turn_state,
+                tier: call.tier,
+                routing_override: route.routing_override,
+            },
+        );
+        let request = self
+            .connections()
+            .await?
+            .post(format!("{}{RESPONSES}", route.origin))
+            .headers(headers)
+            .body(call.body);
+        let begin = async {
+            let reply = request.send().await.map_err(|error| failure(&error))?;
+            let mut reply = http::Response::<reqwest::Body>::from(reply);
+            if !reply.status().is_success() {
+                return Err(refused(&mut reply, credentials).await);
+            }
+            let mut answer = Answer::new(reply, now());
+            if !answer.promises_events() {
+                answer.look().await?;
+            }
+            Ok(answer)
+        };
+        within(HEADER_LIMIT, begin).await
+    }
+
+    /// Fetches the catalogue: JSON, as upstream sends it.
+    pub async fn models(&self, credentials: &Credentials) -> Result<Bytes, Failure> {
+        Ok(self.models_with_etag(credentials).await?.body)
+    }
+
+    /// Fetches the catalogue and its etag.
+    pub async fn models_with_etag(&self, credentials: &Credentials) -> Result<Models, Failure> {
+        let route = self.route(credentials).await?;
+        let url = format!("{}{MODELS}?client_version={CLIENT_VERSION}", route.origin);
+        let (headers, body) = self
+            .side_call(Method::GET, &url, credentials, CATALOGUE_LIMIT)
+            .await?;
+        let etag = headers
+            .get(http::header::ETAG)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.trim_start_matches("W/").trim_matches('"').to_owned());
+        Ok(Models { body, etag })
+    }
+
+    async fn route(&self, credentials: &Credentials) -> Result<Route, Failure> {
+        let base = &self.shared.endpoints.chatgpt;
+        let ask = async {
+            let url = format!("{base}{ACCOUNTS_CHECK}");
+            let reply = self
+                .side_call(Method::GET, &url, credentials, CATALOGUE_LIMIT)
+                .await;
+            reply.map(|(_, body)| body.to_vec())
+        };
+        self.shared
+            .routes
+            .of(credentials, base, Instant::now(), ask)
+            .await
+    }
+
+    /// Makes a small call and reads at most `limit_bytes` of its answer.
+    async fn side_call(
+        &self,
+        method: Method,
+        url: &str,
+        credentials: &Credentials,
+        limit_bytes: usize,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
+        let headers = self.shared.identity.side_call(credentials);
+        let request = self
+            .connections()
+            .await?
+            .request(method, url)
+            .headers(headers);
+        within(SIDE_LIMIT, async {
+            let reply = request.send().await.map_err(|error| failure(&error))?;
+            let mut reply = http::Response::<reqwest::Body>::from(reply);
+            if !reply.status().is_success() {
+                return Err(refused(&mut reply, credentials).await);
+            }
+            let body = read_up_to(reply.body_mut(), limit_bytes).await;
+            match body {
+                Ok(body) if body.len() <= limit_bytes => {
+                    let (parts, _) = reply.into_parts();
+                    Ok((parts.headers, body))
+                }
+                Ok(_) => Err(Failure::Malformed {
+                    what: format!("more than {limit_bytes} bytes"),
+                }),
+                Err(failure) => Err(failure),
+            }
+        })
+        .await
+    }
+
+    async fn connections(&self) -> Result<&reqwest::Client, Failure> {
+        let origin = &self.shared.endpoints.chatgpt;
+        self.shared
+            .connections
+            .get_or_try_init(|| async {
+                let origin = origin.clone();
+                let built = tokio::task::spawn_blocking(move || build(&origin)).await;
+                match built {
+                    Ok(Ok(client)) => Ok(client),
+                    _ => Err(Failure::Unreachable {
+                        what: "the system's root certificates cannot be read".to_owned(),
+                    }),
+                }
+            })
+            .await
+    }
+}
+
+/// Builds the connection pool. Reads the root certificates unless `origin` is plain http.
+fn build(origin: &str) -> Result<reqwest::Client, ClientError> {
+    // Fails only when it was installed before, by us or by another client in this process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_LIMIT)
+        .pool_idle_timeout(IDLE_LIMIT)
+        .pool_max_idle_per_host(32)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_keepalive_interval(Duration::from_secs(10))
+        .tcp_keepalive_retries(3)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .dns_resolver(Lookup);
+    // A connection whose other end is gone (sleep, another network) is given up, not waited for.
+    #[cfg(target_os = "linux")]
+    let builder = builder.tcp_user_timeout(Duration::from_secs(60));
+    let builder = if is_loopback_origin(origin) {
+        builder.no_proxy()
+    } else {
+        builder
+    };
+    let builder = if origin.starts_with("http:") {
+        // Trusts nobody: no TLS connection is ever made, since routes of a loopback endpoint are loopback too.
+        builder.http1_only().tls_backend_preconfigured(
+            rustls::ClientConfig::builder()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
+        )
+    } else {
+        builder
+    };
+    builder.build().map_err(ClientError::Build)
+}
+
+/// Looks names up with the system's resolver. Exists so that a failure has a type of its own.
+struct Lookup;
+
+#[derive(Debug, thiserror::Error)]
+#[error("name not found")]
+struct LookupError(#[source] std::io::Error);
+
+impl reqwest::dns::Resolve for Lookup {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0))
+                .await
+                .map_err(LookupError)?;
+            let found: Vec<SocketAddr> = found.collect();
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// Runs `call`, but no longer than `limit`.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or(Err(Failure::Stalled { idle: limit }))
+}
+
+/// Reads what came in place of a success and classifies it.
+async fn refused(reply: &mut http::Response<reqwest::Body>, credentials: &Credentials) -> Failure {
+    if reply.status().is_redirection() {
+        return Failure::Malformed {
+            what: format!("a redirect ({})", reply.status().as_u16()),
+        };
+    }
+    let read = read_up_to(reply.body_mut(), ERROR_BODY_LIMIT);
+    // Whatever came of the body: the status alone decides if it breaks off.
+    let body = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    let body = without_secrets(&body, credentials);
+    Failure::from_reply(reply.status().as_u16(), reply.headers(), &body, now())
+}
+
+/// Reads a body until it ends or more than `limit_bytes` have come.
+async fn read_up_to(body: &mut reqwest::Body, limit_bytes: usize) -> Result<Bytes, Failure> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::Cut)?;
+        if let Ok(bytes) = frame.into_data() {
+            read.extend_from_slice(&bytes);
+        }
+        if read.len() > limit_bytes {
+            break;
+        }
+    }
+    Ok(read.freeze())
+}
+
+/// Returns an error's body without the account's own secrets, should upstream repeat them.
+fn without_secrets(body: &[u8], credentials: &Credentials) -> Vec<u8> {
+    let mut clean = body.to_vec();
+    for secret in [
+        credentials.access_token.expose(),
+        &credentials.chatgpt_account_id,
+    ] {
+        // Anything shorter is no secret but a placeholder, and might be part of ordinary words.
+        if secret.len() < 8 {
+            continue;
+        }
+        let mut rest = clean.as_slice();
+        let mut cleaner = Vec::with_capacity(clean.len());
+        while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+            cleaner.extend_from_slice(&rest[..at]);
+            cleaner.extend_from_slice(b"(hidden)");
+            rest = &rest[at + secret.len()..];
+        }
+        cleaner.extend_from_slice(rest);
+        clean = cleaner;
+    }
+    clean
+}
+
+/// Says why a call got no reply, by the types of the error's causes. Never shows the URL.
+fn failure(error: &reqwest::Error) -> Failure {
+    let what = if !error.is_connect() {
+        // The connection was there and broke before the reply.
+        return Failure::Cut;
+    } else if error.is_timeout() {
+        format!("no connection within {} s", CONNECT_LIMIT.as_secs())
+    } else {
+        let mut what = "the connection failed".to_owned();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if error.is::<LookupError>() {
+                what = "the host's name cannot be resolved".to_owned();
+                break;
+            }
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                what = format!("TLS: {tls}");
+                break;
+            }
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                what = of_kind(io.kind()).unwrap_or(&what).to_owned();
+                // A TLS error travels inside an I/O error.
+                cause = io.get_ref().map(|inner| inner as _);
+                continue;
+            }
+            cause = error.source();
+        }
+        what
+    };
+    Failure::Unreachable { what }
+}
+
+fn of_kind(kind: std::io::ErrorKind) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    Some(match kind {
+        ErrorKind::ConnectionRefused => "the connection was refused",
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => "the connection was reset",
+        ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => "there is no network",
+        ErrorKind::HostUnreachable => "there is no way to the host",
+        ErrorKind::TimedOut => "the connection timed out",
+        ErrorKind::UnexpectedEof => "the connection was closed",
+        _ => return None,
+    })
+}
+
+fn now() -> UnixSeconds {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixSeconds(since.map_or(0, |since| since.as_secs()))
+}
