@@ -1,5 +1,7 @@
 //! Which models there are, what they can do, and which one a client's name means.
 
+pub mod cache;
 pub mod families;
 pub mod list;
 pub mod model;
+pub mod shelf;
