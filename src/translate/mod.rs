@@ -2,6 +2,7 @@
 //!
 //! Pure: names only `wire`, `sse` and `catalogue`.
 
+pub mod fold;
 pub mod names;
 pub mod reasoning;
 pub mod request;

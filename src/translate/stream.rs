@@ -79,3 +79,12 @@ impl Machine {
         None
     }
 }
+
+/// The `code` of the failure reported for an answer that ended well but empty. Nothing was
+/// written for it, so the caller may ask again.
+pub const EMPTY_COMPLETION: &str = "ccx_empty_completion";
+
+/// Appends a `ping` record.
+pub fn ping(out: &mut Vec<u8>) {
+    crate::sse::encode("ping", br#"{"type":"ping"}"#, out);
+}
