@@ -6,3 +6,4 @@
 pub mod envelope;
 pub mod messages;
 pub mod responses;
+mod scan;
