@@ -2,6 +2,7 @@
 //!
 //! Pure: names only `wire`, `sse` and `catalogue`.
 
+pub mod estimate;
 pub mod fold;
 pub mod names;
 pub mod reasoning;

@@ -1,9 +1,11 @@
 //! What the two APIs say, as typed shapes that borrow from the bytes they were read from.
 //!
-//! Raw JSON stays raw ([`serde_json::value::RawValue`]) where ccx only carries it: tool schemas,
-//! tool inputs, image data, texts (spliced still escaped).
+//! Raw JSON stays raw where ccx only carries it ([`json`]): tool schemas, tool inputs, image data,
+//! texts (spliced still escaped).
 
+pub mod blocks;
 pub mod envelope;
+pub mod json;
 pub mod messages;
 pub mod responses;
 mod scan;

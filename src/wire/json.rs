@@ -1,0 +1,546 @@
+//! A pull reader over JSON text: values are visited where they lie and carried as they were written.
+//!
+//! A request is mostly text that goes from one format into the other unchanged. This reader visits
+//! every byte once, hands out strings still escaped ([`Text`]) and whole values still raw ([`Raw`]),
+//! and says *where* in the document something was wrong. It takes exactly the documents that
+//! `serde_json` takes, with the same limit on depth; a property test holds it to that.
+//!
+//! It does not know what any field means.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Values nested deeper than this are refused, so that no document can exhaust the stack.
+const DEPTH_LIMIT: u8 = 127;
+
+/// A JSON string as it was written: still escaped, without its quotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a> {
+    escaped: &'a str,
+    plain: bool,
+    broken: bool,
+}
+
+/// Any JSON value as it was written, without white space around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raw<'a> {
+    text: &'a str,
+    broken: bool,
+}
+
+/// What kind of value a document holds at some point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool,
+    /// A number.
+    Number,
+    /// A string.
+    Text,
+    /// An array.
+    List,
+    /// An object.
+    Object,
+}
+
+/// Why a document could not be read, and where. Its `Display` is fit to be shown to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// Path of keys and indices, joined by dots; empty at the top.
+    place: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    /// The text is not JSON from this byte on.
+    Syntax {
+        offset: usize,
+        expected: &'static str,
+    },
+    /// Nested deeper than [`DEPTH_LIMIT`].
+    TooDeep,
+    /// Not UTF-8 from this byte on.
+    NotUtf8 { offset: usize },
+    /// JSON, but another kind of value than the field takes.
+    Expected(&'static str),
+    /// A field that has to be there is not.
+    Missing,
+}
+
+impl ParseError {
+    /// Says that the value read is not `what` the field takes.
+    pub fn expected(what: &'static str) -> Self {
+        Self::new(Problem::Expected(what))
+    }
+
+    /// Says that `field` has to be there.
+    pub fn missing(field: &str) -> Self {
+        Self::new(Problem::Missing).within(field)
+    }
+
+    /// Adds the key or index, under which the value was found, in front of the place.
+    #[must_use]
+    pub fn within(mut self, step: impl fmt::Display) -> Self {
+        self.place = if self.place.is_empty() {
+            step.to_string()
+        } else {
+            format!("{step}.{}", self.place)
+        };
+        self
+    }
+
+    fn new(problem: Problem) -> Self {
+        Self {
+            place: String::new(),
+            problem,
+        }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        match &self.problem {
+            Problem::Syntax { offset, expected } => {
+                write!(f, "invalid JSON at byte {offset}: expected {expected}")
+            }
+            Problem::TooDeep => write!(f, "nested too deeply"),
+            Problem::NotUtf8 { offset } => write!(f, "invalid UTF-8 at byte {offset}"),
+            Problem::Expected(what) => write!(f, "expected {what}"),
+            Problem::Missing => write!(f, "field is required"),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl<'a> Text<'a> {
+    /// Returns the string as it stands between its quotes.
+    pub const fn escaped(&self) -> &'a str {
+        self.escaped
+    }
+
+    /// Says whether the string is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.escaped.is_empty()
+    }
+
+    /// Says whether it holds an escaped half of a surrogate pair, which is no character.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Returns what the string says. Halves of surrogate pairs become U+FFFD.
+    pub fn value(&self) -> Cow<'a, str> {
+        if self.plain {
+            return Cow::Borrowed(self.escaped);
+        }
+        let mut value = String::with_capacity(self.escaped.len());
+        let mut rest = self.escaped;
+        while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+            value.push_str(&rest[..at]);
+            let escape = &rest[at + 1..];
+            let (character, used) = match escape.as_bytes()[0] {
+                b'u' => unicode_escape(escape),
+                b'b' => ('\u{8}', 1),
+                b'f' => ('\u{c}', 1),
+                b'n' => ('\n', 1),
+                b'r' => ('\r', 1),
+                b't' => ('\t', 1),
+                other => (char::from(other), 1),
+            };
+            value.push(character);
+            rest = &escape[used..];
+        }
+        value.push_str(rest);
+        Cow::Owned(value)
+    }
+}
+
+/// Reads `uXXXX`, or `uXXXX\uXXXX` of a pair: the character and the bytes used.
+fn unicode_escape(escape: &str) -> (char, usize) {
+    let unit = |text: &str| u32::from_str_radix(text, 16).unwrap_or(0xFFFD);
+    let first = unit(&escape[1..5]);
+    if let Some(character) = char::from_u32(first) {
+        return (character, 5);
+    }
+    let second = escape[5..]
+        .strip_prefix("\\u")
+        .and_then(|rest| rest.get(..4))
+        .map_or(0, unit);
+    if first < 0xDC00 && (0xDC00..0xE000).contains(&second) {
+        let pair = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+        (char::from_u32(pair).unwrap_or('\u{FFFD}'), 11)
+    } else {
+        ('\u{FFFD}', 5)
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Returns the value as it was written.
+    pub const fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Says whether a string inside holds half of a surrogate pair.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Returns the kind of the value.
+    pub fn kind(&self) -> Kind {
+        match self.text.as_bytes().first() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::List,
+            Some(b'"') => Kind::Text,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'n') => Kind::Null,
+            _ => Kind::Number,
+        }
+    }
+
+    /// Returns the value if it is a string.
+    pub fn as_text(&self) -> Option<Text<'a>> {
+        (self.kind() == Kind::Text)
+            .then(|| self.reader().string().ok())
+            .flatten()
+    }
+
+    /// Starts to read the value.
+    pub const fn reader(&self) -> Reader<'a> {
+        Reader {
+            text: self.text,
+            at: 0,
+            depth: 0,
+            broken: false,
+        }
+    }
+}
+
+/// Reads one JSON document, value by value. See the module.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    depth: u8,
+    /// Whether a string with half of a surrogate pair was passed.
+    broken: bool,
+}
+
+type Outcome<T> = Result<T, ParseError>;
+
+impl<'a> Reader<'a> {
+    /// Starts to read `bytes`. Fails if they are not UTF-8.
+    pub fn new(bytes: &'a [u8]) -> Outcome<Self> {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            ParseError::new(Problem::NotUtf8 {
+                offset: error.valid_up_to(),
+            })
+        })?;
+        Ok(Self {
+            text,
+            at: 0,
+            depth: 0,
+            broken: false,
+        })
+    }
+
+    /// Says what kind of value comes next.
+    pub fn kind(&mut self) -> Outcome<Kind> {
+        Ok(match self.peek() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::List,
+            Some(b'"') => Kind::Text,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'n') => Kind::Null,
+            Some(b'-' | b'0'..=b'9') => Kind::Number,
+            _ => return Err(self.syntax("a value")),
+        })
+    }
+
+    /// Reads a string. Any other value is an error, but leaves the reader behind that value.
+    pub fn string(&mut self) -> Outcome<Text<'a>> {
+        match self.kind()? {
+            Kind::Text => self.quoted(),
+            _ => self.refuse("a string"),
+        }
+    }
+
+    /// Reads `true` or `false`.
+    pub fn bool(&mut self) -> Outcome<bool> {
+        match self.kind()? {
+            Kind::Bool => Ok(self.raw()?.text == "true"),
+            _ => self.refuse("true or false"),
+        }
+    }
+
+    /// Reads any value and returns it as it was written.
+    pub fn raw(&mut self) -> Outcome<Raw<'a>> {
+        self.kind()?;
+        let start = self.at;
+        let before = std::mem::replace(&mut self.broken, false);
+        self.skip()?;
+        let broken = self.broken;
+        self.broken |= before;
+        Ok(Raw {
+            text: &self.text[start..self.at],
+            broken,
+        })
+    }
+
+    /// Visits the fields of an object; `each` has to read the value of the key it is given.
+    /// Errors get the key put in front.
+    pub fn object(&mut self, mut each: impl FnMut(&mut Self, &str) -> Outcome<()>) -> Outcome<()> {
+        if self.kind()? != Kind::Object {
+            return self.refuse("an object");
+        }
+        self.fields(|reader, key| {
+            let key = key.value();
+            each(reader, &key).map_err(|error| error.within(&key))
+        })
+    }
+
+    /// Visits the fields of an object, keys as they were written.
+    pub fn raw_object(
+        &mut self,
+        each: impl FnMut(&mut Self, Text<'a>) -> Outcome<()>,
+    ) -> Outcome<()> {
+        if self.kind()? != Kind::Object {
+            return self.refuse("an object");
+        }
+        self.fields(each)
+    }
+
+    /// Visits the elements of an array; `each` has to read them. Errors get the index put in front.
+    pub fn list(&mut self, mut each: impl FnMut(&mut Self) -> Outcome<()>) -> Outcome<()> {
+        if self.kind()? != Kind::List {
+            return self.refuse("an array");
+        }
+        let mut index = 0usize;
+        self.elements(|reader| {
+            each(reader).map_err(|error| error.within(index))?;
+            index += 1;
+            Ok(())
+        })
+    }
+
+    /// Makes sure that nothing but white space is left.
+    pub fn end(&mut self) -> Outcome<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.syntax("the end")),
+        }
+    }
+
+    fn refuse<T>(&mut self, what: &'static str) -> Outcome<T> {
+        self.skip()?;
+        Err(ParseError::expected(what))
+    }
+
+    fn skip(&mut self) -> Outcome<()> {
+        match self.kind()? {
+            Kind::Object => self.fields(|reader, _| reader.skip()),
+            Kind::List => self.elements(Self::skip),
+            Kind::Text => self.quoted().map(drop),
+            Kind::Number => self.number(),
+            Kind::Null => self.word("null"),
+            Kind::Bool if self.peek() == Some(b't') => self.word("true"),
+            Kind::Bool => self.word("false"),
+        }
+    }
+
+    fn fields(&mut self, mut each: impl FnMut(&mut Self, Text<'a>) -> Outcome<()>) -> Outcome<()> {
+        self.enter()?;
+        if self.peek() == Some(b'}') {
+            return self.leave();
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return Err(self.syntax("a key"));
+            }
+            let key = self.quoted()?;
+            if self.peek() != Some(b':') {
+                return Err(self.syntax("`:`"));
+            }
+            self.at += 1;
+            each(self, key)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => return self.leave(),
+                _ => return Err(self.syntax("`,` or `}`")),
+            }
+        }
+    }
+
+    fn elements(&mut self, mut each: impl FnMut(&mut Self) -> Outcome<()>) -> Outcome<()> {
+        self.enter()?;
+        if self.peek() == Some(b']') {
+            return self.leave();
+        }
+        loop {
+            each(self)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => return self.leave(),
+                _ => return Err(self.syntax("`,` or `]`")),
+            }
+        }
+    }
+
+    fn enter(&mut self) -> Outcome<()> {
+        if self.depth == DEPTH_LIMIT {
+            return Err(ParseError::new(Problem::TooDeep));
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Outcome<()> {
+        self.depth -= 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Passes white space and returns the byte that follows.
+    fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    fn word(&mut self, word: &'static str) -> Outcome<()> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.syntax(word));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Outcome<()> {
+        let bytes = self.text.as_bytes();
+        let digits = |from: usize| {
+            bytes[from..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count()
+        };
+        let mut at = self.at;
+        if bytes[at] == b'-' {
+            at += 1;
+        }
+        let whole = digits(at);
+        let leading_zero = whole > 1 && bytes[at] == b'0';
+        at += whole;
+        let mut right = whole > 0 && !leading_zero;
+        if right && bytes.get(at) == Some(&b'.') {
+            let fraction = digits(at + 1);
+            at += 1 + fraction;
+            right = fraction > 0;
+        }
+        if right && matches!(bytes.get(at), Some(b'e' | b'E')) {
+            at += 1;
+            if matches!(bytes.get(at), Some(b'+' | b'-')) {
+                at += 1;
+            }
+            let exponent = digits(at);
+            at += exponent;
+            right = exponent > 0;
+        }
+        self.at = at;
+        if right {
+            Ok(())
+        } else {
+            Err(self.syntax("a number"))
+        }
+    }
+
+    /// Reads the string whose opening quote is next.
+    fn quoted(&mut self) -> Outcome<Text<'a>> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut at = start;
+        let mut plain = true;
+        let mut broken = false;
+        loop {
+            match memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+                None => {
+                    self.at = bytes.len();
+                    return Err(self.syntax("`\"`"));
+                }
+                Some(found) => at += found,
+            }
+            if bytes[at] == b'"' {
+                break;
+            }
+            plain = false;
+            let Some((used, lone)) = escape(&bytes[at..]) else {
+                self.at = at;
+                return Err(self.syntax("an escape"));
+            };
+            at += used;
+            broken |= lone;
+        }
+        // Folded without an early exit so that it becomes vector code.
+        if bytes[start..at]
+            .iter()
+            .fold(false, |found, byte| found | (*byte < 0x20))
+        {
+            self.at = start;
+            return Err(self.syntax("a string without control characters"));
+        }
+        self.at = at + 1;
+        self.broken |= broken;
+        Ok(Text {
+            escaped: &self.text[start..at],
+            plain,
+            broken,
+        })
+    }
+
+    fn syntax(&self, expected: &'static str) -> ParseError {
+        ParseError::new(Problem::Syntax {
+            offset: self.at,
+            expected,
+        })
+    }
+}
+
+/// Reads the escape that `bytes` begin with: its length, and whether it is half of a surrogate
+/// pair. `None` if it is no escape.
+fn escape(bytes: &[u8]) -> Option<(usize, bool)> {
+    match bytes.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((2, false)),
+        b'u' => {
+            let unit = hexadecimal(bytes.get(2..6)?)?;
+            match unit {
+                0xD800..0xDC00 => {
+                    let pair = bytes
+                        .get(6..12)
+                        .filter(|next| next.starts_with(b"\\u"))
+                        .and_then(|next| hexadecimal(&next[2..]))
+                        .is_some_and(|second| (0xDC00..0xE000).contains(&second));
+                    Some(if pair { (12, false) } else { (6, true) })
+                }
+                0xDC00..0xE000 => Some((6, true)),
+                _ => Some((6, false)),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |value, digit| {
+        Some(value * 16 + char::from(*digit).to_digit(16)?)
+    })
+}
