@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config.rs", 1),
     ("account/store.rs", 2),
     ("account/import.rs", 2),
+    ("account/sign_in.rs", 3),
     ("oauth/exchange.rs", 2),
     ("upstream/http.rs", 2),
     ("upstream/answer.rs", 2),

@@ -1,3 +1,11 @@
 //! Accounts: who may speak to upstream, and with which token.
 
+pub mod broker;
 pub mod credentials;
+pub mod freshness;
+pub mod import;
+pub mod record;
+pub mod renewal;
+pub mod select;
+pub mod sign_in;
+pub mod store;

@@ -1,5 +1,7 @@
 //! The words of the command line and what they do.
 
+pub mod login;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

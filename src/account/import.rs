@@ -1,0 +1,268 @@
+//! The Codex CLI's login as an account of ccx.
+//!
+//! `auth.json` belongs to that program: it is read, never written, and its refresh token is never spent here, nor
+//! even copied. Two programs that spend one refresh token both end up signed out. When the access token ends,
+//! the file is read again: the Codex CLI will have put a newer one there.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Map;
+
+use crate::account::freshness::{Freshness, freshness};
+use crate::account::record::{Record, Source, identity};
+use crate::account::store::{Store, StoreError};
+use crate::oauth::claims::Claims;
+use crate::secret::Secret;
+use crate::time::UnixSeconds;
+
+/// The file is about 7 kB. More than this is something else.
+const SIZE_LIMIT: u64 = 1024 * 1024;
+
+/// Why a login could not be taken over. Tells nothing of the file's text: it is full of tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// There is no such file.
+    #[error("there is no Codex login at {}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// It is there and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not the file that the Codex CLI writes.
+    #[error("{} is not a Codex login: not understood at line {line} column {column}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where reading stopped.
+        line: usize,
+        /// Where in that line.
+        column: usize,
+    },
+    /// It holds an API key, which does not reach a ChatGPT plan.
+    #[error("{} holds an API key and no ChatGPT login", path.display())]
+    ApiKeyOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds no access token.
+    #[error("{} holds no login", path.display())]
+    NoTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its tokens do not say whose they are.
+    #[error("the login in {} does not say which account it is for", path.display())]
+    Nobody {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its access token has ended.
+    #[error("the Codex login in {} has expired", path.display())]
+    Expired {
+        /// The file.
+        path: PathBuf,
+    },
+    /// ccx has a sign-in of its own for this account, which does more than an imported one.
+    #[error("{name} is already signed in to ccx itself")]
+    HasOwn {
+        /// The account.
+        name: String,
+    },
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ImportError {
+    /// Returns what the person can do, where there is something.
+    pub const fn mend(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { .. } => Some(
+                "run `codex login` first; if Codex keeps its login in the system keyring, set \
+                 `cli_auth_credentials_store = \"file\"` in its config.toml before",
+            ),
+            Self::Damaged { .. } | Self::NoTokens { .. } | Self::Nobody { .. } => {
+                Some("run `codex login`, then `ccx login --import`")
+            }
+            Self::ApiKeyOnly { .. } => {
+                Some("run `codex login` and choose ChatGPT, then `ccx login --import`")
+            }
+            Self::Expired { .. } => Some(
+                "run `codex` once so that it renews its login (or `codex login`), then \
+                 `ccx login --import`",
+            ),
+            Self::Read { .. } | Self::HasOwn { .. } | Self::Store(_) => None,
+        }
+    }
+}
+
+/// What ccx uses of an `auth.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodexLogin {
+    /// The bearer token.
+    pub access_token: Secret<String>,
+    /// Says who signed in.
+    pub id_token: Option<Secret<String>>,
+    /// What the two say together, with the file's own account id before theirs: it is the one that the Codex
+    /// CLI sends.
+    pub claims: Claims,
+}
+
+impl CodexLogin {
+    /// Returns ccx's id of the account, if the login says enough to tell it.
+    ///
+    /// A person is known by user id, else by e-mail address.
+    pub fn id(&self) -> Option<String> {
+        let user = self.user();
+        let account = self
+            .claims
+            .chatgpt_account_id
+            .as_deref()
+            .unwrap_or_default();
+        (!(user.is_empty() && account.is_empty())).then(|| identity(user, account))
+    }
+
+    fn user(&self) -> &str {
+        let Claims {
+            chatgpt_user_id,
+            email,
+            ..
+        } = &self.claims;
+        chatgpt_user_id
+            .as_deref()
+            .or(email.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Puts these tokens into the record of the same account.
+    pub fn adopt_into(&self, record: &mut Record, now: UnixSeconds) {
+        record.access_token = self.access_token.clone();
+        record.id_token = self.id_token.clone();
+        record.refresh_token = None;
+        record.expires_at = self.claims.expires_at;
+        record.renewed_at = Some(now);
+        record.dead = None;
+        record.describe(&self.claims);
+    }
+}
+
+/// Reads a Codex CLI login; says nothing of whether it has expired.
+///
+/// # Errors
+///
+/// No file, no readable one, or no ChatGPT login in it.
+pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
+    #[derive(Deserialize)]
+    struct Auth {
+        #[serde(rename = "OPENAI_API_KEY")]
+        api_key: Option<String>,
+        tokens: Option<Tokens>,
+    }
+    #[derive(Deserialize)]
+    struct Tokens {
+        access_token: Option<String>,
+        id_token: Option<String>,
+        account_id: Option<String>,
+    }
+    let bytes = read_bytes(path)?;
+    let auth: Auth = serde_json::from_slice(&bytes).map_err(|error| ImportError::Damaged {
+        path: path.to_owned(),
+        line: error.line(),
+        column: error.column(),
+    })?;
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let tokens = auth.tokens.unwrap_or(Tokens {
+        access_token: None,
+        id_token: None,
+        account_id: None,
+    });
+    let Some(access_token) = given(tokens.access_token) else {
+        let path = path.to_owned();
+        return Err(match given(auth.api_key) {
+            Some(_) => ImportError::ApiKeyOnly { path },
+            None => ImportError::NoTokens { path },
+        });
+    };
+    let id_token = given(tokens.id_token);
+    let mut claims = Claims::of_pair(id_token.as_deref(), &access_token);
+    claims.chatgpt_account_id = given(tokens.account_id).or(claims.chatgpt_account_id);
+    Ok(CodexLogin {
+        access_token: access_token.into(),
+        id_token: id_token.map(Secret::new),
+        claims,
+    })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ImportError> {
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => ImportError::Missing { path },
+            _ => ImportError::Read { path, source },
+        }
+    };
+    // Looked at before it is opened: opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Takes the Codex CLI's login at `path` into the store and returns its account as stored.
+///
+/// Only the access token and the id token are copied; the account remembers the file, whose owner renews it.
+///
+/// # Errors
+///
+/// As [`read`]; the login has expired or does not say whose it is; ccx has a living sign-in of its own for that
+/// account; the store fails. In each case the store is as before.
+pub fn import_codex(store: &Store, path: &Path, now: UnixSeconds) -> Result<Record, ImportError> {
+    let login = read(path)?;
+    let here = || path.to_owned();
+    if freshness(login.claims.expires_at, now) == Freshness::Expired {
+        return Err(ImportError::Expired { path: here() });
+    }
+    let id = login
+        .id()
+        .ok_or_else(|| ImportError::Nobody { path: here() })?;
+    if let Some(known) = store.account(&id)?
+        && known.source == Source::Own
+        && known.dead.is_none()
+    {
+        return Err(ImportError::HasOwn { name: known.name() });
+    }
+    let mut record = Record {
+        id,
+        email: None,
+        label: None,
+        chatgpt_account_id: login.claims.chatgpt_account_id.clone().unwrap_or_default(),
+        chatgpt_user_id: login.user().to_owned(),
+        plan: None,
+        source: Source::CodexFile { path: here() },
+        access_token: Secret::default(),
+        refresh_token: None,
+        id_token: None,
+        expires_at: None,
+        added_at: now,
+        renewed_at: None,
+        dead: None,
+        unknown: Map::new(),
+    };
+    login.adopt_into(&mut record, now);
+    record.renewed_at = None;
+    Ok(store.upsert(record)?)
+}

@@ -1,0 +1,643 @@
+//! The account store: `accounts.json` below the state directory.
+//!
+//! Read, change and write happen under one lock, and a write replaces the file whole: a power cut leaves the
+//! old store or the new one. A store that cannot be read is never written over: a damaged one is set aside
+//! under another name and reported, one of a newer ccx is left alone. Knows nothing of tokens' meaning.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::account::record::Record;
+use crate::files::atomic::{self, WriteError};
+use crate::files::directory::{self, DirectoryError};
+use crate::files::lock::{Lock, LockError};
+use crate::files::places::Places;
+
+/// The format this ccx writes. A newer one is refused, since rewriting it could lose what it means.
+pub const VERSION: u64 = 1;
+
+/// How long to wait for somebody who reads, changes and writes: a matter of milliseconds.
+const STORE_WAIT: Duration = Duration::from_secs(10);
+
+/// Why the store was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Its directory is not private.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The file is there and cannot be read. Nothing was written.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It holds something else than accounts. It was set aside; the next read finds an empty store.
+    #[error(
+        "{} was damaged at line {line} column {column} and is now {}",
+        path.display(), set_aside.display()
+    )]
+    Damaged {
+        /// The store.
+        path: PathBuf,
+        /// Where its bytes are now.
+        set_aside: PathBuf,
+        /// Where reading stopped. The text itself is not told: it may be a token.
+        line: usize,
+        /// Where in that line.
+        column: usize,
+    },
+    /// It is damaged and could not be set aside: nothing was changed.
+    #[error("{} is damaged and cannot be set aside", path.display())]
+    SetAside {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A newer ccx wrote it.
+    #[error(
+        "{} was written by a newer ccx (format {found}, this one knows {VERSION})",
+        path.display()
+    )]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Not written; the old store is still there.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Somebody else keeps it locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// Everything in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accounts {
+    version: u64,
+    /// The id of the account that is used when none is named.
+    #[serde(default)]
+    pub active: Option<String>,
+    /// In the order they were added.
+    #[serde(default)]
+    pub accounts: Vec<Record>,
+    /// Fields of a newer ccx of the same format; written back as they came.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            active: None,
+            accounts: Vec::new(),
+            unknown: Map::new(),
+        }
+    }
+}
+
+/// A handle on the store. Holds nothing open; any number of handles and processes may work at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+    lock: PathBuf,
+    locks: PathBuf,
+}
+
+impl Store {
+    /// Opens the store below `places.state`, making the directories private. The file itself comes into being
+    /// with the first account.
+    ///
+    /// The locks lie beside the store and not in `places.run`: two sessions may differ in their runtime
+    /// directory and would then not see each other.
+    ///
+    /// # Errors
+    ///
+    /// A directory cannot be made, or belongs to somebody else.
+    pub fn open(places: &Places) -> Result<Self, StoreError> {
+        let locks = places.state.join("locks");
+        directory::ensure_private(&places.state)?;
+        directory::ensure_private(&locks)?;
+        Ok(Self {
+            path: places.state.join("accounts.json"),
+            lock: locks.join("accounts.lock"),
+            locks,
+        })
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is of a newer ccx, or is damaged: then it has been set aside.
+    pub fn read(&self) -> Result<Accounts, StoreError> {
+        match self.parse()? {
+            Parsed::Accounts(accounts) => Ok(accounts),
+            Parsed::Damaged { .. } => {
+                // Somebody may be mending it: the verdict counts only under the lock.
+                let _lock = self.exclusive()?;
+                self.read_locked()
+            }
+        }
+    }
+
+    /// Returns the accounts in the order they were added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn accounts(&self) -> Result<Vec<Record>, StoreError> {
+        Ok(self.read()?.accounts)
+    }
+
+    /// Returns the id of the account that is used when none is named.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn active(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.read()?.active)
+    }
+
+    /// Returns one account by its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn account(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self
+            .accounts()?
+            .into_iter()
+            .find(|account| account.id == id))
+    }
+
+    /// Adds an account, or replaces the one with the same id. The first account becomes the active one.
+    ///
+    /// What the new record does not know of the old one stays: its label, when it was added, unknown fields.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    pub fn upsert(&self, mut record: Record) -> Result<Record, StoreError> {
+        self.change(|store| {
+            if store.active.is_none() {
+                store.active = Some(record.id.clone());
+            }
+            match store.accounts.iter_mut().find(|old| old.id == record.id) {
+                Some(old) => {
+                    if record.label.is_none() {
+                        record.label = old.label.take();
+                    }
+                    record.added_at = old.added_at;
+                    for (key, value) in std::mem::take(&mut old.unknown) {
+                        record.unknown.entry(key).or_insert(value);
+                    }
+                    *old = record.clone();
+                }
+                None => store.accounts.push(record.clone()),
+            }
+            record
+        })
+    }
+
+    /// Changes one account and returns it as it now is; `None` when there is none with this id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    pub fn update(
+        &self,
+        id: &str,
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<Option<Record>, StoreError> {
+        self.change(|store| {
+            let account = store.accounts.iter_mut().find(|account| account.id == id)?;
+            edit(account);
+            Some(account.clone())
+        })
+    }
+
+    /// Removes an account and returns it. If it was the active one, none is afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    pub fn remove(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        self.change(|store| {
+            if store.active.as_deref() == Some(id) {
+                store.active = None;
+            }
+            let at = store.accounts.iter().position(|account| account.id == id)?;
+            Some(store.accounts.remove(at))
+        })
+    }
+
+    /// Makes an account the active one. Says whether there is one with this id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    pub fn activate(&self, id: &str) -> Result<bool, StoreError> {
+        self.change(|store| {
+            let known = store.accounts.iter().any(|account| account.id == id);
+            if known {
+                store.active = Some(id.to_owned());
+            }
+            known
+        })
+    }
+
+    /// Reads, lets `edit` change, and writes, all under the lock. Writes nothing if nothing changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], or the new store cannot be written: then the old one is still there.
+    pub fn change<T>(&self, edit: impl FnOnce(&mut Accounts) -> T) -> Result<T, StoreError> {
+        let _lock = self.exclusive()?;
+        let before = self.read_locked()?;
+        let mut after = before.clone();
+        let result = edit(&mut after);
+        if after != before {
+            // Whoever left something staged has died: a living writer would hold the lock.
+            atomic::sweep(&self.path);
+            let mut bytes = serde_json::to_vec_pretty(&after)
+                .expect("a store is plain values with string keys, which always serialise");
+            bytes.push(b'\n');
+            atomic::write(&self.path, &bytes, 0o600)?;
+        }
+        Ok(result)
+    }
+
+    /// Takes the lock under which the tokens of one account are renewed; waits at most `wait`.
+    ///
+    /// It is held over the network exchange, and then the store's own lock is taken inside it, never the other
+    /// way round. Reading and changing the store is possible all the while.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else still holds it after `wait`.
+    pub fn lock_account(&self, id: &str, wait: Duration) -> Result<Lock, LockError> {
+        // Hashed, since a store edited by hand may hold an id with slashes in it.
+        let digest: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+        let name = digest[..8]
+            .iter()
+            .fold(String::from("renew-"), |name, byte| {
+                format!("{name}{byte:02x}")
+            });
+        Lock::acquire(&self.locks.join(name + ".lock"), wait)
+    }
+
+    /// Returns the damaged stores that were set aside, oldest first: where accounts may have gone.
+    pub fn set_aside(&self) -> Vec<PathBuf> {
+        (1..)
+            .map(|number| self.aside(number))
+            .take_while(|path| path.exists())
+            .collect()
+    }
+
+    fn aside(&self, number: u32) -> PathBuf {
+        self.path
+            .with_file_name(format!("accounts.damaged-{number}.json"))
+    }
+
+    fn exclusive(&self) -> Result<Lock, LockError> {
+        Lock::acquire(&self.lock, STORE_WAIT)
+    }
+
+    fn read_locked(&self) -> Result<Accounts, StoreError> {
+        let (line, column) = match self.parse()? {
+            Parsed::Accounts(accounts) => return Ok(accounts),
+            Parsed::Damaged { line, column } => (line, column),
+        };
+        let free = (1..)
+            .map(|number| self.aside(number))
+            .find(|path| !path.exists())
+            .expect("an endless range finds a free number");
+        fs::rename(&self.path, &free).map_err(|source| StoreError::SetAside {
+            path: self.path.clone(),
+            source,
+        })?;
+        Err(StoreError::Damaged {
+            path: self.path.clone(),
+            set_aside: free,
+            line,
+            column,
+        })
+    }
+
+    fn parse(&self) -> Result<Parsed, StoreError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u64,
+        }
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Parsed::Accounts(Accounts::default()));
+            }
+            Err(source) => {
+                return Err(StoreError::Read {
+                    path: self.path.clone(),
+                    source,
+                });
+            }
+        };
+        // The version first: what else a newer store holds is not ours to judge.
+        let parsed = serde_json::from_slice::<Head>(&bytes).and_then(|head| {
+            if head.version > VERSION {
+                Ok(Err(head.version))
+            } else {
+                serde_json::from_slice::<Accounts>(&bytes).map(Ok)
+            }
+        });
+        match parsed {
+            Ok(Ok(accounts)) => Ok(Parsed::Accounts(accounts)),
+            Ok(Err(found)) => Err(StoreError::Newer {
+                path: self.path.clone(),
+                found,
+            }),
+            Err(error) => Ok(Parsed::Damaged {
+                line: error.line(),
+                column: error.column(),
+            }),
+        }
+    }
+}
+
+enum Parsed {
+    Accounts(Accounts),
+    Damaged { line: usize, column: usize },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::record::identity;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn account(user: &str) -> Record {
+        serde_json::from_value(json!({
+            "id": identity(user, "w"), "email": format!("{user}@x.com"), "source": {"kind": "own"},
+            "chatgpt_user_id": user, "chatgpt_account_id": "w",
+            "access_token": format!("at-{user}"), "refresh_token": format!("rt-{user}")
+        }))
+        .unwrap()
+    }
+
+    struct Home {
+        _root: tempfile::TempDir,
+        places: Places,
+        store: Store,
+    }
+
+    fn home() -> Home {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places::below(root.path());
+        let store = Store::open(&places).unwrap();
+        Home {
+            _root: root,
+            places,
+            store,
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn value(store: &Store) -> Value {
+        serde_json::from_slice(&fs::read(store.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn accounts_come_change_and_go() {
+        let Home { store, _root, .. } = home();
+        assert_eq!(store.read().unwrap(), Accounts::default());
+        assert!(!store.path().exists(), "reading makes no file");
+
+        let (ann, bob) = (account("ann"), account("bob"));
+        store.upsert(ann.clone()).unwrap();
+        store.upsert(bob.clone()).unwrap();
+        assert_eq!(store.accounts().unwrap(), [ann.clone(), bob.clone()]);
+        assert_eq!(store.active().unwrap(), Some(ann.id.clone()));
+
+        assert!(store.activate(&bob.id).unwrap());
+        assert!(!store.activate("nobody").unwrap());
+        assert_eq!(store.active().unwrap(), Some(bob.id.clone()));
+
+        let changed = store
+            .update(&bob.id, |bob| bob.plan = Some("pro".to_owned()))
+            .unwrap()
+            .unwrap();
+        assert_eq!(store.account(&bob.id).unwrap(), Some(changed.clone()));
+        assert_eq!(store.update("nobody", |_| {}).unwrap(), None);
+
+        assert_eq!(store.remove(&bob.id).unwrap(), Some(changed));
+        assert_eq!(store.remove(&bob.id).unwrap(), None);
+        assert_eq!(store.active().unwrap(), None);
+        assert_eq!(store.accounts().unwrap(), [ann]);
+    }
+
+    #[test]
+    fn files_are_private() {
+        let Home {
+            store,
+            places,
+            _root,
+        } = home();
+        store.upsert(account("ann")).unwrap();
+        assert_eq!(mode(&places.state), 0o700);
+        assert_eq!(mode(store.path()), 0o600);
+        fs::set_permissions(store.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        store.upsert(account("bob")).unwrap();
+        assert_eq!(mode(store.path()), 0o600);
+    }
+
+    #[test]
+    fn signing_in_anew_keeps_what_the_person_chose() {
+        let Home { store, _root, .. } = home();
+        let mut first = account("ann");
+        first.label = Some("work".to_owned());
+        first.added_at = crate::time::UnixSeconds(7);
+        first.unknown.insert("later".to_owned(), json!(1));
+        store.upsert(first.clone()).unwrap();
+        let mut second = account("ann");
+        second.access_token = "new".to_owned().into();
+        let kept = store.upsert(second).unwrap();
+        first.access_token = "new".to_owned().into();
+        assert_eq!(kept, first);
+        assert_eq!(store.accounts().unwrap(), [first]);
+    }
+
+    #[test]
+    fn unknown_fields_survive_a_change() {
+        let Home { store, _root, .. } = home();
+        let before = json!({
+            "version": 1, "later": [1, {"a": null}], "active": "a1",
+            "accounts": [
+                {"id": "a1", "source": {"kind": "own"}, "access_token": "t", "chatgpt_account_id": "",
+                 "chatgpt_user_id": "", "added_at": 0, "pinned": {"x": 1.5}},
+                {"id": "a2", "source": {"kind": "vault", "key": "k"}, "access_token": "", "chatgpt_account_id": "",
+                 "chatgpt_user_id": "", "added_at": 0}
+            ]
+        });
+        fs::write(store.path(), before.to_string()).unwrap();
+        store.activate("a2").unwrap();
+        let mut expected = before;
+        expected["active"] = json!("a2");
+        assert_eq!(value(&store), expected);
+    }
+
+    #[test]
+    fn a_damaged_store_is_set_aside_and_reported_once() {
+        let whole = json!({"version": 1, "accounts": [{"id": "a", "source": {"kind": "own"}, "access_token": "SECRET"}]})
+            .to_string();
+        let cut = &whole[..whole.len() - 3];
+        for damage in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"version\":\"1\"}",
+            cut,
+            "\u{0}\u{0}",
+            r#"{"version":1,"accounts":"SECRET"}"#,
+            r#"{"version":1,"accounts":[{"id":"SECRET"}]}"#,
+        ] {
+            let Home { store, _root, .. } = home();
+            fs::write(store.path(), damage).unwrap();
+            let error = store.upsert(account("ann")).unwrap_err();
+            let StoreError::Damaged { set_aside, .. } = &error else {
+                panic!("{damage}: {error:?}");
+            };
+            assert!(!format!("{error} {error:?}").contains("SECRET"));
+            assert_eq!(fs::read_to_string(set_aside).unwrap(), damage);
+            assert!(!store.path().exists());
+
+            // Told; from here on the person may sign in anew, and a second damage does not hide the first.
+            store.upsert(account("ann")).unwrap();
+            fs::write(store.path(), "again").unwrap();
+            store.read().unwrap_err();
+            let aside = store.set_aside();
+            assert_eq!(aside.len(), 2);
+            assert_eq!(fs::read_to_string(&aside[0]).unwrap(), damage);
+            assert_eq!(fs::read_to_string(&aside[1]).unwrap(), "again");
+        }
+    }
+
+    #[test]
+    fn a_newer_store_is_left_alone() {
+        let Home { store, _root, .. } = home();
+        let newer = r#"{"version": 2, "accounts": "somewhere else"}"#;
+        fs::write(store.path(), newer).unwrap();
+        for error in [
+            store.read().unwrap_err(),
+            store.upsert(account("ann")).unwrap_err(),
+        ] {
+            assert!(
+                matches!(error, StoreError::Newer { found: 2, .. }),
+                "{error:?}"
+            );
+        }
+        assert_eq!(fs::read_to_string(store.path()).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_is_not_written() {
+        let Home { store, _root, .. } = home();
+        // A directory in its place cannot be read by anybody, root included.
+        fs::create_dir(store.path()).unwrap();
+        let error = store.upsert(account("ann")).unwrap_err();
+        assert!(matches!(error, StoreError::Read { .. }), "{error:?}");
+        assert!(store.path().is_dir());
+        assert_eq!(store.set_aside(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_swept() {
+        let Home {
+            store,
+            places,
+            _root,
+        } = home();
+        store.upsert(account("ann")).unwrap();
+        let litter = places.state.join(".accounts.json.x.staged");
+        fs::write(&litter, "half a token").unwrap();
+        assert_eq!(store.accounts().unwrap(), [account("ann")]);
+        store.upsert(account("bob")).unwrap();
+        assert!(!litter.exists());
+    }
+
+    #[test]
+    fn nothing_changed_nothing_written() {
+        let Home { store, _root, .. } = home();
+        store.upsert(account("ann")).unwrap();
+        let bytes = "{\"version\":1,   \"active\":null,\"accounts\":[]}";
+        fs::write(store.path(), bytes).unwrap();
+        store.remove("nobody").unwrap();
+        assert_eq!(fs::read_to_string(store.path()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn ten_threads_lose_nothing() {
+        let Home {
+            places,
+            store,
+            _root,
+        } = home();
+        std::thread::scope(|scope| {
+            for thread in 0..10 {
+                let places = &places;
+                scope.spawn(move || {
+                    let store = Store::open(places).unwrap();
+                    for number in 0..5 {
+                        store
+                            .upsert(account(&format!("u{thread}-{number}")))
+                            .unwrap();
+                        store.read().unwrap();
+                    }
+                });
+            }
+        });
+        let accounts = store.accounts().unwrap();
+        assert_eq!(accounts.len(), 50);
+        assert!(
+            store
+                .active()
+                .unwrap()
+                .is_some_and(|id| id == accounts[0].id)
+        );
+    }
+
+    #[test]
+    fn accounts_are_locked_one_by_one() {
+        let Home {
+            store,
+            places,
+            _root,
+        } = home();
+        let held = store.lock_account("../a", Duration::ZERO).unwrap();
+        assert!(store.lock_account("../a", Duration::ZERO).is_err());
+        store.lock_account("b", Duration::ZERO).unwrap();
+        store.upsert(account("ann")).unwrap();
+        drop(held);
+        assert!(places.state.join("locks").read_dir().unwrap().count() >= 3);
+    }
+}
