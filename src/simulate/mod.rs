@@ -1,1 +1,11 @@
-//! Room: simulate.
+//! A scripted ChatGPT backend on loopback: responses, catalogue, routing, usage and issuer.
+//!
+//! The far end of the demo and of every test. It refuses what the real backend is known to refuse
+//! (contract chatgpt-codex §2-§5) and answers by a [`scenario`], a data file described in
+//! `docs/scenarios.md`. Shares `sse` with the proxy and nothing else: what it says about upstream
+//! must not come from the code that it tests.
+
+pub mod backend;
+pub mod forge;
+pub mod record;
+pub mod scenario;
