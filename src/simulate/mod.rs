@@ -5,7 +5,15 @@
 //! `docs/scenarios.md`. Shares `sse` with the proxy and nothing else: what it says about upstream
 //! must not come from the code that it tests.
 
+pub mod asked;
 pub mod backend;
+pub mod check;
 pub mod forge;
+pub mod models;
 pub mod record;
 pub mod scenario;
+pub mod script;
+pub mod seal;
+pub mod stream;
+pub mod template;
+pub mod usage;

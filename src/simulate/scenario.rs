@@ -181,6 +181,9 @@ pub struct Call {
     pub name: String,
     /// Its arguments; strings in it are templates. Each name must be in the tool's schema.
     pub arguments: serde_json::Map<String, Value>,
+    /// Its id, where a test wants a certain one; else one is made.
+    #[serde(default)]
+    pub call_id: Option<String>,
 }
 
 /// Why there is no scenario.
@@ -275,6 +278,17 @@ impl Scenario {
             });
         }
         Ok(scenario)
+    }
+
+    /// Returns the scenario without any pacing: as fast as possible. Waits that are part of an
+    /// answer stay.
+    #[must_use]
+    pub fn unpaced(mut self) -> Self {
+        self.pacing = Pacing::default();
+        for step in &mut self.steps {
+            step.pacing = None;
+        }
+        self
     }
 }
 
