@@ -1,9 +1,25 @@
 //! A Messages request becomes a Responses request.
+//!
+//! Written straight into one buffer, in the order of keys that upstream's own client has (contract
+//! chatgpt-codex §3, §4). The same request and target give the same bytes.
 
 use crate::catalogue::model::{Effort, Lane, Model};
+use crate::translate::effort::{self, Reasoning};
+use crate::translate::items::{Items, Place};
 use crate::translate::names::ToolNames;
 use crate::translate::reasoning::Origin;
-use crate::wire::messages;
+use crate::translate::{format, writer};
+use crate::wire::messages::{self, Role};
+
+pub use crate::translate::loss::Loss;
+pub use crate::translate::tools::ToolCache;
+
+/// Below this many tokens of answer the client means its `max_tokens` as a limit, and does not
+/// merely allow what the model can do. Upstream takes no limit at all.
+const MEANT_AS_LIMIT: u64 = 16_384;
+
+/// The edit of `context_management` that asks for nothing: all thinking is kept anyway.
+const KEEP_THINKING: &str = "clear_thinking_20251015";
 
 /// Where a request goes and what that place can take.
 #[derive(Clone, Debug)]
@@ -33,15 +49,6 @@ pub struct Translated {
     pub losses: Vec<Loss>,
 }
 
-/// Something of the request that upstream cannot be told in full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// A stable name of the kind, e.g. `temperature`, `document`.
-    pub kind: &'static str,
-    /// How it was met: `dropped`, `approximated`, `marked`.
-    pub how: &'static str,
-}
-
 /// A request that cannot be translated: the client's fault, answered with 400.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,18 +56,145 @@ pub enum RequestError {
     /// No messages at all.
     #[error("messages: at least one message is required")]
     NoMessages,
+    /// A part that is only read when it is needed (the tools) is not what it must be.
+    #[error(transparent)]
+    Parse(#[from] messages::ParseError),
 }
 
-/// Translated tool lists of earlier requests, so that a conversation's tools are translated once.
-#[derive(Debug, Default)]
-pub struct ToolCache {}
-
 /// Translates `request` for `target`.
+///
+/// Fails on a request without messages and on tool definitions that cannot be read; everything else
+/// that upstream cannot take is met in place and listed in [`Translated::losses`].
 pub fn translate(
     request: &messages::Request<'_>,
     target: &Target<'_>,
     cache: &mut ToolCache,
 ) -> Result<Translated, RequestError> {
-    let _ = (request, target, cache);
-    Err(RequestError::NoMessages)
+    let Some(last) = request.messages.last() else {
+        return Err(RequestError::NoMessages);
+    };
+    let tools = cache.list(&request.tools, target.lane)?;
+    let mut losses = tools.losses.clone();
+    losses.extend(unsendable(request));
+    if last.role == Role::Assistant {
+        // The model sees the beginning of its answer, but may start anew.
+        losses.push(Loss::approximated("prefill"));
+    }
+
+    // Room for the request's own bytes and what surrounds them, so that it seldom has to grow.
+    let mut body = Vec::with_capacity(request.size_bytes + request.size_bytes / 16 + 2_048);
+    let out = &mut body;
+    writer::json(out, r#"{"model":"#);
+    writer::string(out, &target.model.slug);
+    writer::json(out, r#","stream":true,"#);
+    if let Some(tier) = target.tier {
+        writer::json(out, r#""service_tier":"#);
+        writer::string(out, tier);
+        out.push(b',');
+    }
+
+    writer::json(out, r#""input":["#);
+    let place = Place {
+        lane: target.lane,
+        origin: target.origin,
+        images: target.model.images,
+        tools: &tools,
+    };
+    let found =
+        Items::new(out, place, &request.messages).write(request.system.as_ref(), &request.messages);
+    losses.extend(found.losses);
+    writer::json(out, "],");
+
+    let has_tools = !tools.shown.is_empty() || !found.loaded.is_empty();
+    if has_tools && target.lane == Lane::Full {
+        writer::json(out, r#""tools":["#);
+        out.extend_from_slice(&tools.shown);
+        let mut first = tools.shown.is_empty();
+        for &at in &found.loaded {
+            writer::comma(out, &mut first);
+            out.extend_from_slice(&tools.deferred[at].definition);
+        }
+        writer::json(out, "],");
+    }
+    let choice = request.tool_choice.as_ref();
+    if has_tools {
+        writer::json(out, r#""tool_choice":"#);
+        losses.extend(tools.choice(out, choice, &found.loaded));
+        out.push(b',');
+    }
+    let is_parallel = target.lane == Lane::Full && !choice.is_some_and(|it| it.one_at_a_time);
+    // The lite lane demands it, the full lane refuses it without tools (contract §3, §4).
+    if has_tools || target.lane == Lane::Lite {
+        writer::json(out, r#""parallel_tool_calls":"#);
+        writer::json(out, if is_parallel { "true," } else { "false," });
+    }
+
+    let reasoning = effort::reasoning(request, target, &mut losses);
+    write_reasoning(out, reasoning, target.lane);
+    writer::json(
+        out,
+        r#""store":false,"include":["reasoning.encrypted_content"]"#,
+    );
+    if !target.conversation.is_empty() {
+        writer::json(out, r#","prompt_cache_key":"#);
+        writer::string(out, target.conversation);
+    }
+    let before = out.len();
+    writer::json(out, r#","text":"#);
+    if !format::text(out, target.model, request.output_config.schema)? {
+        out.truncate(before);
+    }
+    out.push(b'}');
+
+    Ok(Translated {
+        body,
+        names: found.names,
+        losses,
+    })
+}
+
+fn write_reasoning(out: &mut Vec<u8>, reasoning: Reasoning, lane: Lane) {
+    let effort = reasoning
+        .effort
+        .map(|effort| ("effort", effort.wire_name()));
+    let summary = reasoning.summary.then_some(("summary", "auto"));
+    let context = (lane == Lane::Lite).then_some(("context", "all_turns"));
+    let mut first = true;
+    for (name, value) in [effort, summary, context].into_iter().flatten() {
+        if first {
+            writer::json(out, r#""reasoning":{"#);
+        }
+        writer::comma(out, &mut first);
+        writer::string(out, name);
+        out.push(b':');
+        writer::string(out, value);
+    }
+    if !first {
+        writer::json(out, "},");
+    }
+}
+
+/// Returns the losses of fields for which upstream has no place (contract chatgpt-codex §3).
+fn unsendable(request: &messages::Request<'_>) -> impl Iterator<Item = Loss> {
+    [
+        (request.temperature.is_some(), "temperature"),
+        (request.top_p.is_some(), "top_p"),
+        (request.top_k.is_some(), "top_k"),
+        (!request.stop_sequences.is_empty(), "stop_sequences"),
+        (
+            request.max_tokens.is_some_and(|most| most < MEANT_AS_LIMIT),
+            "max_tokens",
+        ),
+        (
+            request
+                .context_edits
+                .iter()
+                .any(|kind| kind != KEEP_THINKING),
+            "context_management",
+        ),
+        (request.safeguards, "safeguards"),
+    ]
+    .into_iter()
+    .filter(|(is_lost, _)| *is_lost)
+    .map(|(_, kind)| Loss::dropped(kind))
 }

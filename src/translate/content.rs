@@ -1,0 +1,272 @@
+//! Parts of content: text, images, documents, and markers for what cannot be passed on.
+//!
+//! Parts go into the message of the role at hand, which the first part opens, or into the output of
+//! a call. What upstream cannot take leaves a marker in its place: the model learns that something
+//! was there, and the next turn works.
+
+use crate::catalogue::model::Lane;
+use crate::translate::items::{Items, Open};
+use crate::translate::loss::Loss;
+use crate::translate::writer;
+use crate::wire::blocks::{Block, Content, Document, Source};
+use crate::wire::json::{Kind, Raw, Text};
+use crate::wire::messages::Role;
+
+/// The only kind of document that upstream reads as a file.
+const PDF: &str = "application/pdf";
+
+impl<'a> Items<'_, 'a> {
+    /// Writes a block that is neither call, result nor thinking.
+    pub(super) fn part(&mut self, block: &Block<'a>) {
+        match block {
+            Block::Text(text) => self.text(*text),
+            Block::Image(source) => self.image(source),
+            Block::Document(document) => self.document(document),
+            Block::ToolReference(name) => {
+                let name = self.upstream_name(*name);
+                self.noted("Loaded tool: ", &name, "");
+            }
+            Block::ServerToolUse(call) => {
+                self.lose(Loss::approximated("server_tool_use"));
+                self.begin_text();
+                writer::json(self.out, "[Called ");
+                writer::inner(self.out, call.name);
+                if let Some(input) = call.input {
+                    writer::json(self.out, " with ");
+                    let mut quoted = Vec::new();
+                    writer::raw_as_string(&mut quoted, input);
+                    self.out.extend_from_slice(&quoted[1..quoted.len() - 1]);
+                }
+                writer::json(self.out, "]");
+                self.end_text();
+            }
+            Block::WebSearchResult(content) => self.search_results(*content),
+            Block::Other(kind) => {
+                self.lose(Loss::marked("unknown_block"));
+                self.noted("[Content of kind ", kind, " cannot be shown here]");
+            }
+            Block::ToolUse(_) | Block::ToolResult(_) => {
+                self.lose(Loss::marked("misplaced_block"));
+                self.note("[A tool call or result that was out of place]");
+            }
+            Block::Thinking { .. } | Block::RedactedThinking(_) => {
+                self.lose(Loss::dropped("thinking"));
+            }
+        }
+    }
+
+    /// Writes a text part; an empty text is none.
+    pub(super) fn text(&mut self, text: Text<'a>) {
+        if !text.is_empty() {
+            self.begin_text();
+            writer::inner(self.out, text);
+            self.end_text();
+        }
+    }
+
+    /// Writes a text part of our own words.
+    pub(super) fn note(&mut self, words: &str) {
+        self.noted(words, "", "");
+    }
+
+    /// Writes a text part: our words around somebody else's.
+    fn noted(&mut self, before: &str, theirs: &str, after: &str) {
+        self.begin_text();
+        for words in [before, theirs, after] {
+            writer::characters(self.out, words);
+        }
+        self.end_text();
+    }
+
+    /// Writes all parts of `content`.
+    pub(super) fn parts(&mut self, content: &Content<'a>) {
+        match content {
+            Content::Text(text) => self.text(*text),
+            Content::Blocks(blocks) => blocks.iter().for_each(|block| self.part(block)),
+        }
+    }
+
+    fn image(&mut self, source: &Source<'a>) {
+        if !self.place.images {
+            return self.mark("image", "[An image was here; this model cannot see images]");
+        }
+        if !self.takes_media() {
+            return self.mark("image", "[An image was here]");
+        }
+        match source {
+            Source::Base64 { media_type, data } => {
+                if !media_type.escaped().starts_with("image/") || !is_base64(data.escaped()) {
+                    return self.mark("image_data", "[An image was here that could not be read]");
+                }
+                self.begin();
+                writer::json(self.out, r#"{"type":"input_image","image_url":"data:"#);
+                writer::inner(self.out, *media_type);
+                writer::json(self.out, ";base64,");
+                writer::inner(self.out, *data);
+                self.out.push(b'"');
+            }
+            Source::Url(url) if self.place.lane == Lane::Full => {
+                self.begin();
+                writer::json(self.out, r#"{"type":"input_image","image_url":"#);
+                writer::text(self.out, *url);
+            }
+            // The lite lane takes no addresses (contract chatgpt-codex §4).
+            Source::Url(url) => {
+                self.lose(Loss::marked("image_url"));
+                return self.noted("[An image was here, at ", &url.value(), "]");
+            }
+            Source::Text(_) | Source::Content(_) | Source::Other(_) => {
+                return self.mark("image_source", "[An image was here that could not be read]");
+            }
+        }
+        // Tools of the client read small print off screenshots. The lite lane takes no `detail`.
+        writer::json(
+            self.out,
+            match self.place.lane {
+                Lane::Full => r#","detail":"high"}"#,
+                Lane::Lite => "}",
+            },
+        );
+    }
+
+    fn document(&mut self, document: &Document<'a>) {
+        match &document.source {
+            Source::Text(text) => {
+                self.heading(document);
+                self.text(*text);
+            }
+            Source::Content(content) => {
+                self.heading(document);
+                self.parts(content);
+            }
+            Source::Base64 { media_type, data }
+                if media_type.escaped() == PDF
+                    && self.place.lane == Lane::Full
+                    && self.takes_media()
+                    && is_base64(data.escaped()) =>
+            {
+                self.context(document);
+                self.begin();
+                writer::json(self.out, r#"{"type":"input_file","filename":"#);
+                match document.title.filter(|title| !title.is_empty()) {
+                    Some(title) => writer::text(self.out, title),
+                    None => writer::json(self.out, r#""document.pdf""#),
+                }
+                writer::json(self.out, r#","file_data":"data:application/pdf;base64,"#);
+                writer::inner(self.out, *data);
+                writer::json(self.out, r#""}"#);
+            }
+            Source::Base64 { .. } | Source::Url(_) | Source::Other(_) => {
+                self.heading(document);
+                self.mark("document", "[A document was here that cannot be shown]");
+            }
+        }
+    }
+
+    /// Writes what is said about a document in front of it.
+    fn heading(&mut self, document: &Document<'a>) {
+        if let Some(title) = document.title.filter(|title| !title.is_empty()) {
+            self.begin_text();
+            writer::json(self.out, "Document: ");
+            writer::inner(self.out, title);
+            self.end_text();
+        }
+        self.context(document);
+    }
+
+    fn context(&mut self, document: &Document<'a>) {
+        if let Some(context) = document.context {
+            self.text(context);
+        }
+    }
+
+    /// Writes what a search by the answering side found, as a list of titles and addresses.
+    fn search_results(&mut self, content: Raw<'a>) {
+        self.lose(Loss::approximated("web_search_result"));
+        self.begin_text();
+        writer::json(self.out, "[Search results]");
+        if content.kind() == Kind::List {
+            // Read once before, so nothing here can fail.
+            let _ = content.reader().list(|reader| {
+                let (mut title, mut url) = (None, None);
+                let entry = reader.raw()?;
+                if entry.kind() == Kind::Object {
+                    entry.reader().object(|reader, key| {
+                        let value = reader.raw()?.as_text();
+                        match key {
+                            "title" => title = value,
+                            "url" => url = value,
+                            _ => {}
+                        }
+                        Ok(())
+                    })?;
+                }
+                if let Some(url) = url {
+                    writer::json(self.out, r"\n- ");
+                    if let Some(title) = title {
+                        writer::inner(self.out, title);
+                        writer::json(self.out, ": ");
+                    }
+                    writer::inner(self.out, url);
+                }
+                Ok(())
+            });
+        }
+        self.end_text();
+    }
+
+    fn mark(&mut self, kind: &'static str, words: &str) {
+        self.lose(Loss::marked(kind));
+        self.note(words);
+    }
+
+    /// Says whether images and files may stand where parts are written now.
+    fn takes_media(&self) -> bool {
+        matches!(self.open, Open::Output { .. }) || self.role != Role::Assistant
+    }
+
+    /// Gets ready for a part: opens the message if none is open, else writes a comma if needed.
+    fn begin(&mut self) {
+        match self.open {
+            Open::Nothing => {
+                self.item();
+                writer::json(
+                    self.out,
+                    match self.role {
+                        Role::User => r#"{"type":"message","role":"user","content":["#,
+                        Role::Assistant => r#"{"type":"message","role":"assistant","content":["#,
+                        Role::System => r#"{"type":"message","role":"developer","content":["#,
+                    },
+                );
+                self.open = Open::Message;
+            }
+            Open::Output { is_empty: true } => self.open = Open::Output { is_empty: false },
+            Open::Message | Open::Output { is_empty: false } => self.out.push(b','),
+        }
+    }
+
+    fn begin_text(&mut self) {
+        self.begin();
+        let is_output_text = self.open == Open::Message && self.role == Role::Assistant;
+        writer::json(
+            self.out,
+            if is_output_text {
+                r#"{"type":"output_text","text":""#
+            } else {
+                r#"{"type":"input_text","text":""#
+            },
+        );
+    }
+
+    fn end_text(&mut self) {
+        writer::json(self.out, r#""}"#);
+    }
+}
+
+/// Says whether `text` can be base64, so that one bad picture does not fail every later turn.
+fn is_base64(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().fold(true, |is_base64, byte| {
+            is_base64 & (byte.is_ascii_alphanumeric() | matches!(byte, b'+' | b'/' | b'='))
+        })
+}

@@ -1,0 +1,270 @@
+//! Tool definitions, translated once for a conversation.
+//!
+//! A client sends the same long list with every request. [`ToolCache`] keeps what it was translated
+//! into; a list is found by comparing its bytes, so that a hit is never wrong.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::catalogue::model::Lane;
+use crate::translate::loss::Loss;
+use crate::translate::names::{ToolNames, is_legal};
+use crate::translate::{schema, writer};
+use crate::wire::json::{Kind, ParseError};
+use crate::wire::messages::{Tool, ToolChoice, ToolMode, Tools};
+
+/// What all kept lists may take together. A list of 60 tools is about 0.2 MB with its source; this
+/// is room for the main conversation, its subagents and a few more.
+const CACHE_LIMIT_BYTES: usize = 8 << 20;
+
+/// Translated tool lists of earlier requests, so that a conversation's tools are translated once.
+#[derive(Debug, Default)]
+pub struct ToolCache {
+    /// Least recently used first.
+    lists: VecDeque<Arc<ToolList>>,
+}
+
+impl ToolCache {
+    /// Returns the translation of `tools`, made now or earlier.
+    pub(super) fn list(
+        &mut self,
+        tools: &Tools<'_>,
+        lane: Lane,
+    ) -> Result<Arc<ToolList>, ParseError> {
+        let Some(raw) = tools.raw() else {
+            return Ok(Arc::new(ToolList::empty(lane)));
+        };
+        let known = self
+            .lists
+            .iter()
+            .position(|list| list.lane == lane && list.source == raw.text());
+        let list = match known.and_then(|at| self.lists.remove(at)) {
+            Some(list) => list,
+            None => Arc::new(ToolList::read(tools, raw.text(), lane)?),
+        };
+        if list.bytes() <= CACHE_LIMIT_BYTES {
+            self.lists.push_back(Arc::clone(&list));
+            while self.lists.iter().map(|list| list.bytes()).sum::<usize>() > CACHE_LIMIT_BYTES {
+                self.lists.pop_front();
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// A translated list of tools.
+#[derive(Debug)]
+pub(super) struct ToolList {
+    /// The list as the client wrote it.
+    source: String,
+    lane: Lane,
+    /// The definitions that are always shown, joined by commas.
+    pub(super) shown: Vec<u8>,
+    /// Names of those, the client's words.
+    shown_names: BTreeSet<String>,
+    /// The definitions that stay hidden until they are loaded.
+    pub(super) deferred: Vec<Deferred>,
+    /// The name under which a hosted web search is shown.
+    web_search: Option<String>,
+    /// Names that had to be changed, of all tools.
+    pub(super) names: ToolNames,
+    /// What could not be told.
+    pub(super) losses: Vec<Loss>,
+}
+
+/// A tool that is shown only once it was loaded.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    /// The client's name for it.
+    pub(super) name: String,
+    /// The definition.
+    pub(super) definition: Vec<u8>,
+}
+
+impl ToolList {
+    fn empty(lane: Lane) -> Self {
+        Self {
+            source: String::new(),
+            lane,
+            shown: Vec::new(),
+            shown_names: BTreeSet::new(),
+            deferred: Vec::new(),
+            web_search: None,
+            names: ToolNames::default(),
+            losses: Vec::new(),
+        }
+    }
+
+    fn read(tools: &Tools<'_>, source: &str, lane: Lane) -> Result<Self, ParseError> {
+        let tools = tools.list()?;
+        let mut list = Self {
+            source: source.to_owned(),
+            ..Self::empty(lane)
+        };
+        let legal: BTreeSet<_> = tools
+            .iter()
+            .map(|tool| tool.name.value())
+            .filter(|name| is_legal(name))
+            .collect();
+        let mut seen = BTreeSet::new();
+        for tool in &tools {
+            let name = tool.name.value();
+            if !seen.insert(name.clone()) {
+                list.losses.push(Loss::dropped("duplicate_tool"));
+                continue;
+            }
+            match Runner::of(tool) {
+                Runner::Client => {
+                    let upstream = list.names.rename(name.clone(), |name| legal.contains(name));
+                    let mut definition = Vec::new();
+                    if function(&mut definition, &upstream, tool)? {
+                        list.losses.push(Loss::approximated("tool_schema"));
+                    }
+                    if tool.defer_loading {
+                        list.deferred.push(Deferred {
+                            name: name.into_owned(),
+                            definition,
+                        });
+                    } else {
+                        list.show(&definition);
+                        list.shown_names.insert(name.into_owned());
+                    }
+                }
+                Runner::WebSearch if lane == Lane::Full => {
+                    let mut definition = Vec::new();
+                    web_search(&mut definition, tool);
+                    list.show(&definition);
+                    list.web_search = Some(name.into_owned());
+                }
+                // Hosted tools are refused on the lite lane (contract chatgpt-codex §4).
+                Runner::WebSearch => list.losses.push(Loss::dropped("web_search")),
+                Runner::Other => list.losses.push(Loss::dropped("server_tool")),
+            }
+        }
+        Ok(list)
+    }
+
+    fn show(&mut self, definition: &[u8]) {
+        if !self.shown.is_empty() {
+            self.shown.push(b',');
+        }
+        self.shown.extend_from_slice(definition);
+    }
+
+    /// Returns the place in [`ToolList::deferred`] of the tool that the client calls `name`.
+    pub(super) fn deferred(&self, name: &str) -> Option<usize> {
+        self.deferred.iter().position(|tool| tool.name == name)
+    }
+
+    /// Writes `tool_choice` for this list, of whose deferred tools `loaded` are shown.
+    /// Returns what could not be told.
+    pub(super) fn choice(
+        &self,
+        out: &mut Vec<u8>,
+        choice: Option<&ToolChoice<'_>>,
+        loaded: &[usize],
+    ) -> Option<Loss> {
+        let mode = match choice.map(|choice| &choice.mode) {
+            None | Some(ToolMode::Auto) => r#""auto""#,
+            Some(ToolMode::Any) => r#""required""#,
+            Some(ToolMode::Never) => r#""none""#,
+            Some(ToolMode::Other(_)) => {
+                writer::json(out, r#""auto""#);
+                return Some(Loss::approximated("tool_choice"));
+            }
+            Some(ToolMode::Named(name)) => {
+                let name = name.value();
+                let is_loaded = self.deferred(&name).is_some_and(|at| loaded.contains(&at));
+                if self.shown_names.contains(name.as_ref()) || is_loaded {
+                    writer::json(out, r#"{"type":"function","name":"#);
+                    // Known tools were renamed when the list was read.
+                    let upstream = self.names.clone().rename(name, |_| false);
+                    writer::string(out, &upstream);
+                    out.push(b'}');
+                    return None;
+                }
+                if self.web_search.as_deref() == Some(name.as_ref()) {
+                    r#"{"type":"allowed_tools","mode":"required","tools":[{"type":"web_search"}]}"#
+                } else {
+                    writer::json(out, r#""auto""#);
+                    return Some(Loss::approximated("tool_choice"));
+                }
+            }
+        };
+        writer::json(out, mode);
+        None
+    }
+
+    fn bytes(&self) -> usize {
+        let deferred: usize = self
+            .deferred
+            .iter()
+            .map(|tool| tool.name.len() + tool.definition.len())
+            .sum();
+        self.source.len() + self.shown.len() + deferred
+    }
+}
+
+/// Who runs a tool when it is called.
+enum Runner {
+    /// The client: a function.
+    Client,
+    /// The answering side searches the web.
+    WebSearch,
+    /// The answering side does something that upstream has not got.
+    Other,
+}
+
+impl Runner {
+    fn of(tool: &Tool<'_>) -> Self {
+        match tool.kind.as_deref() {
+            None | Some("custom") => Self::Client,
+            Some(kind) if kind.starts_with("web_search_") => Self::WebSearch,
+            Some(_) if tool.schema.is_some() => Self::Client,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+/// Writes a function. Returns whether its schema could not be told in full.
+fn function(out: &mut Vec<u8>, name: &str, tool: &Tool<'_>) -> Result<bool, ParseError> {
+    writer::json(out, r#"{"type":"function","name":"#);
+    writer::string(out, name);
+    if let Some(description) = tool.description {
+        writer::json(out, r#","description":"#);
+        writer::text(out, description);
+    }
+    // Strict functions must be called with every argument: optional ones would stop being optional.
+    writer::json(out, r#","strict":false,"parameters":"#);
+    let is_changed = schema::parameters(out, tool.schema)?;
+    out.push(b'}');
+    Ok(is_changed)
+}
+
+fn web_search(out: &mut Vec<u8>, tool: &Tool<'_>) {
+    writer::json(
+        out,
+        r#"{"type":"web_search","external_web_access":true,"search_content_types":["text","image"]"#,
+    );
+    let filters = [
+        ("allowed_domains", tool.allowed_domains),
+        ("blocked_domains", tool.blocked_domains),
+    ];
+    let mut first = true;
+    for (name, domains) in filters {
+        let Some(domains) = domains.filter(|domains| domains.kind() == Kind::List) else {
+            continue;
+        };
+        if first {
+            writer::json(out, r#","filters":{"#);
+        }
+        writer::comma(out, &mut first);
+        writer::string(out, name);
+        out.push(b':');
+        writer::raw(out, domains);
+    }
+    if !first {
+        out.push(b'}');
+    }
+    out.push(b'}');
+}

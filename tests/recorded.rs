@@ -1,0 +1,324 @@
+//! Every recorded request of the client translates on both lanes, to what the golden files say.
+//!
+//! `CCX_BLESS=1` rewrites the golden files; the difference is to be reviewed like code. Long texts
+//! and schemas stand there as their beginning, length and digest.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::translate::reasoning::Origin;
+use ccx::translate::request::{Loss, Target, ToolCache, Translated, translate};
+use ccx::wire::messages::Request;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// What §3 of the contract lists as refused, and what only the other API has.
+const FORBIDDEN: &[&str] = &[
+    "max_output_tokens",
+    "max_completion_tokens",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "frequency_penalty",
+    "presence_penalty",
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_retention",
+    "stream_options",
+    "truncation",
+    "stop",
+    "stop_sequences",
+    "previous_response_id",
+    "instructions",
+    "messages",
+    "system",
+    "thinking",
+    "context_management",
+    "safeguards",
+    "output_config",
+];
+
+/// What the recorded requests of one file lose, on both lanes or on one.
+struct Expected {
+    file: &'static str,
+    on: Option<Lane>,
+    losses: &'static [Loss],
+}
+
+const EXPECTED: &[Expected] = &[
+    Expected {
+        file: "04-",
+        on: None,
+        losses: &[Loss::dropped("safeguards")],
+    },
+    Expected {
+        file: "06-",
+        on: None,
+        losses: &[Loss::dropped("thinking")],
+    },
+    Expected {
+        file: "12-",
+        on: Some(Lane::Lite),
+        losses: &[Loss::dropped("web_search")],
+    },
+    Expected {
+        file: "19-",
+        on: Some(Lane::Lite),
+        losses: &[Loss::marked("document")],
+    },
+    Expected {
+        file: "24-",
+        on: None,
+        losses: &[Loss::dropped("stop_sequences"), Loss::dropped("max_tokens")],
+    },
+    Expected {
+        file: "25-",
+        on: None,
+        losses: &[Loss::dropped("max_tokens")],
+    },
+    Expected {
+        file: "35-",
+        on: None,
+        losses: &[Loss::dropped("max_tokens")],
+    },
+];
+
+struct Recorded {
+    name: String,
+    body: Vec<u8>,
+}
+
+fn recorded() -> Vec<Recorded> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude-code");
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect();
+    paths.sort();
+    let requests: Vec<_> = paths
+        .into_iter()
+        .filter_map(|path| {
+            let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let body = &file["request"]["body"];
+            body.is_object().then(|| Recorded {
+                name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                body: serde_json::to_vec(body).unwrap(),
+            })
+        })
+        .collect();
+    assert_eq!(requests.len(), 35);
+    requests
+}
+
+fn model(lane: Lane) -> Model {
+    let (slug, efforts, default) = match lane {
+        Lane::Full => ("gpt-5.5", 4, Effort::Medium),
+        Lane::Lite => ("gpt-6.1-sol", 6, Effort::Low),
+    };
+    let all = [
+        Effort::Low,
+        Effort::Medium,
+        Effort::High,
+        Effort::Xhigh,
+        Effort::Max,
+        Effort::Ultra,
+    ];
+    Model {
+        slug: slug.to_owned(),
+        display_name: slug.to_uppercase(),
+        listed: true,
+        priority: 1,
+        context_window: 272_000,
+        effective_percent: 95,
+        efforts: all[..efforts].to_vec(),
+        default_effort: Some(default),
+        support_verbosity: true,
+        default_verbosity: Some("low".to_owned()),
+        service_tiers: vec!["priority".to_owned()],
+        images: true,
+        lite: lane == Lane::Lite,
+    }
+}
+
+fn sent(body: &[u8], lane: Lane) -> Translated {
+    let model = model(lane);
+    let origin = Origin::new("account", &model.slug);
+    let target = Target {
+        model: &model,
+        lane,
+        origin: &origin,
+        conversation: "conversation-1",
+        tier: None,
+        effort: None,
+    };
+    let request = Request::parse(body).unwrap();
+    translate(&request, &target, &mut ToolCache::default()).unwrap()
+}
+
+/// The value with what is long told by its beginning, length and digest.
+fn abridged(value: &Value, is_schema_shown: bool) -> Value {
+    let digest = |bytes: &[u8]| {
+        Sha256::digest(bytes)[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    match value {
+        Value::String(text) if text.chars().count() > 160 => {
+            let head: String = text.chars().take(60).collect();
+            json!(format!(
+                "{head}… ({} bytes, {})",
+                text.len(),
+                digest(text.as_bytes())
+            ))
+        }
+        Value::Array(values) => values
+            .iter()
+            .map(|value| abridged(value, is_schema_shown))
+            .collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| {
+                let text = value.to_string();
+                let value = if key == "parameters" && !is_schema_shown && text.len() > 300 {
+                    json!(format!(
+                        "({} bytes, {})",
+                        text.len(),
+                        digest(text.as_bytes())
+                    ))
+                } else {
+                    abridged(value, is_schema_shown)
+                };
+                (key.clone(), value)
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn recorded_requests_become_what_the_golden_files_say() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/requests");
+    let bless = std::env::var_os("CCX_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for Recorded { name, body } in recorded() {
+        for (lane, suffix) in [(Lane::Full, "full"), (Lane::Lite, "lite")] {
+            let value: Value = serde_json::from_slice(&sent(&body, lane).body).unwrap();
+            // One request shows every schema in full, the others by digest.
+            let is_schema_shown = name.starts_with("30-") && lane == Lane::Full;
+            let mut text =
+                serde_json::to_string_pretty(&abridged(&value, is_schema_shown)).unwrap();
+            text.push('\n');
+            let path = directory.join(format!("{name}.{suffix}.json"));
+            if bless {
+                fs::create_dir_all(&directory).unwrap();
+                fs::write(&path, &text).unwrap();
+            } else if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+                wrong.push(path);
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "differ from the golden files (CCX_BLESS=1 rewrites them): {wrong:#?}"
+    );
+}
+
+#[test]
+fn recorded_requests_lose_only_what_is_known() {
+    for Recorded { name, body } in recorded() {
+        for lane in [Lane::Full, Lane::Lite] {
+            let expected: Vec<Loss> = EXPECTED
+                .iter()
+                .filter(|it| name.starts_with(it.file) && it.on.is_none_or(|on| on == lane))
+                .flat_map(|it| it.losses)
+                .copied()
+                .collect();
+            assert_eq!(sent(&body, lane).losses, expected, "{name} {lane:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_request_gives_the_same_bytes() {
+    for Recorded { name, body } in recorded() {
+        for lane in [Lane::Full, Lane::Lite] {
+            assert_eq!(sent(&body, lane).body, sent(&body, lane).body, "{name}");
+        }
+    }
+}
+
+#[test]
+fn bodies_keep_the_rules_of_their_lane() {
+    for Recorded { name, body } in recorded() {
+        for lane in [Lane::Full, Lane::Lite] {
+            let value: Value = serde_json::from_slice(&sent(&body, lane).body).unwrap();
+            let fields = value.as_object().unwrap();
+            for forbidden in FORBIDDEN {
+                assert!(!fields.contains_key(*forbidden), "{name}: {forbidden}");
+            }
+            assert_eq!(value["stream"], true, "{name}");
+            assert_eq!(value["store"], false, "{name}");
+            let input = value["input"].as_array().unwrap();
+            assert!(
+                input
+                    .iter()
+                    .any(|item| item["role"] == "developer" && item["type"] == "message"),
+                "{name} has no developer message"
+            );
+            assert!(
+                !value.to_string().contains("x-anthropic-billing-header"),
+                "{name} sends the label"
+            );
+            assert!(input.iter().all(|item| item["role"] != "system"), "{name}");
+            if lane == Lane::Lite {
+                assert!(!fields.contains_key("tools"), "{name}");
+                assert_eq!(value["parallel_tool_calls"], false, "{name}");
+                assert_eq!(value["reasoning"]["context"], "all_turns", "{name}");
+            }
+            assert_paired(&name, input);
+        }
+    }
+}
+
+fn assert_paired(name: &str, input: &[Value]) {
+    let ids = |kind: &str| {
+        let ids: Vec<_> = input
+            .iter()
+            .filter(|item| item["type"] == kind)
+            .map(|item| item["call_id"].as_str().unwrap().to_owned())
+            .collect();
+        let set: BTreeSet<_> = ids.iter().cloned().collect();
+        assert_eq!(
+            ids.len(),
+            set.len(),
+            "{name}: {kind} with the same id twice"
+        );
+        set
+    };
+    assert_eq!(ids("function_call"), ids("function_call_output"), "{name}");
+}
+
+#[test]
+fn the_session_is_read_from_every_main_request() {
+    for Recorded { name, body } in recorded() {
+        let request = Request::parse(&body).unwrap();
+        let session = request.session_id();
+        if name.contains("count-tokens") {
+            assert_eq!(session, None, "{name}");
+        } else {
+            assert_eq!(session.unwrap().len(), 36, "{name}");
+        }
+    }
+}
