@@ -266,3 +266,197 @@ pub fn import_codex(store: &Store, path: &Path, now: UnixSeconds) -> Result<Reco
     record.renewed_at = None;
     Ok(store.upsert(record)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::record::{DeadReason, Death};
+    use crate::files::places::Places;
+    use base64::Engine as _;
+    use serde_json::{Value, json};
+
+    const NOW: UnixSeconds = UnixSeconds(1_000_000);
+
+    fn jwt(payload: &Value) -> String {
+        let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload.to_string());
+        format!("e30.{part}.c2ln")
+    }
+
+    fn auth(exp: u64) -> Value {
+        let access = jwt(&json!({"exp": exp, "jti": "SECRET", "sub": "user-1"}));
+        let id = jwt(
+            &json!({"email": "ann@x.com", "https://api.openai.com/auth": {
+            "chatgpt_user_id": "user-1", "chatgpt_account_id": "of-id", "chatgpt_plan_type": "plus"}}),
+        );
+        json!({
+            "auth_mode": "chatgpt", "OPENAI_API_KEY": null, "last_refresh": "2026-01-01T00:00:00Z",
+            "tokens": {"id_token": id, "access_token": access, "refresh_token": "rt_SECRET",
+                       "account_id": "acc-1", "login_owner_id": "x"}
+        })
+    }
+
+    struct Home {
+        root: tempfile::TempDir,
+        store: Store,
+        file: PathBuf,
+    }
+
+    fn home(auth: &str) -> Home {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&Places::below(root.path())).unwrap();
+        let file = root.path().join("auth.json");
+        fs::write(&file, auth).unwrap();
+        Home { root, store, file }
+    }
+
+    #[test]
+    fn a_login_becomes_an_account() {
+        let text = auth(NOW.0 + 9000).to_string();
+        let Home {
+            store,
+            file,
+            root: _root,
+        } = home(&text);
+        let record = import_codex(&store, &file, NOW).unwrap();
+        assert_eq!(store.accounts().unwrap(), vec![record.clone()]);
+        assert_eq!(store.active().unwrap(), Some(record.id.clone()));
+        assert_eq!(record.id, identity("user-1", "acc-1"));
+        assert_eq!(record.name(), "ann@x.com");
+        assert_eq!(record.plan.as_deref(), Some("plus"));
+        assert_eq!(record.chatgpt_account_id, "acc-1");
+        assert_eq!(record.source, Source::CodexFile { path: file.clone() });
+        assert_eq!(record.expires_at, Some(UnixSeconds(NOW.0 + 9000)));
+        assert_eq!(record.added_at, NOW);
+        let stored = fs::read_to_string(store.path()).unwrap();
+        assert!(
+            !stored.contains("rt_SECRET"),
+            "its refresh token is not ours to keep"
+        );
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            text,
+            "the file is not ours to write"
+        );
+    }
+
+    #[test]
+    fn the_recorded_file_is_read() {
+        let text = include_str!("../../tests/fixtures/codex/auth/auth.json.sample");
+        let Home {
+            store,
+            file,
+            root: _root,
+        } = home(text);
+        // Its tokens say neither who nor until when: the account id alone makes it an account.
+        let record = import_codex(&store, &file, NOW).unwrap();
+        assert_eq!(record.id, identity("", "acc-00000000-forged"));
+        assert_eq!(record.expires_at, None);
+        assert_eq!(record.name(), record.id);
+    }
+
+    #[test]
+    fn what_is_no_login_is_told_apart() {
+        let with = |edit: fn(&mut Value)| {
+            let mut auth = auth(NOW.0 + 9000);
+            edit(&mut auth);
+            auth.to_string()
+        };
+        let whole = auth(NOW.0 + 9000).to_string();
+        for (expected, text) in [
+            (
+                "ApiKeyOnly",
+                json!({"OPENAI_API_KEY": "sk-SECRET", "tokens": null}).to_string(),
+            ),
+            (
+                "ApiKeyOnly",
+                json!({"OPENAI_API_KEY": "sk-SECRET"}).to_string(),
+            ),
+            ("NoTokens", "{}".to_owned()),
+            ("NoTokens", with(|auth| auth["tokens"] = json!({}))),
+            (
+                "NoTokens",
+                with(|auth| auth["tokens"]["access_token"] = json!("")),
+            ),
+            (
+                "Nobody",
+                with(|auth| auth["tokens"] = json!({"access_token": "opaque-SECRET"})),
+            ),
+            ("Expired", auth(NOW.0).to_string()),
+            ("Damaged", whole[..whole.len() / 2].to_owned()),
+            ("Damaged", String::new()),
+            ("Damaged", "[1]".to_owned()),
+            ("Damaged", with(|auth| auth["tokens"] = json!("rt_SECRET"))),
+            (
+                "Damaged",
+                with(|auth| auth["tokens"]["id_token"] = json!({"raw": "SECRET"})),
+            ),
+        ] {
+            let Home {
+                store,
+                file,
+                root: _root,
+            } = home(&text);
+            let error = import_codex(&store, &file, NOW).unwrap_err();
+            let shown = format!("{error:?} {error} {:?}", error.mend());
+            assert!(shown.starts_with(expected), "{text}: {shown}");
+            assert!(!shown.contains("SECRET"), "{shown}");
+            assert!(
+                error.mend().is_some_and(|mend| mend.contains("codex")),
+                "{shown}"
+            );
+            assert!(!store.path().exists());
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_told_apart() {
+        let Home { store, file, root } = home("");
+        fs::remove_file(&file).unwrap();
+        let missing = import_codex(&store, &file, NOW).unwrap_err();
+        assert!(
+            matches!(missing, ImportError::Missing { .. }),
+            "{missing:?}"
+        );
+        assert!(missing.mend().is_some_and(|mend| mend.contains("keyring")));
+        let directory = import_codex(&store, root.path(), NOW).unwrap_err();
+        assert!(
+            matches!(directory, ImportError::Read { .. }),
+            "{directory:?}"
+        );
+        let made = std::process::Command::new("mkfifo")
+            .arg(&file)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let pipe = import_codex(&store, &file, NOW).unwrap_err();
+        assert!(matches!(pipe, ImportError::Read { .. }), "{pipe:?}");
+    }
+
+    #[test]
+    fn a_living_sign_in_of_our_own_is_not_replaced() {
+        let Home {
+            store,
+            file,
+            root: _root,
+        } = home(&auth(NOW.0 + 9000).to_string());
+        let mut own = import_codex(&store, &file, NOW).unwrap();
+        own.source = Source::Own;
+        own.refresh_token = Some("ours".to_owned().into());
+        store.upsert(own.clone()).unwrap();
+        let error = import_codex(&store, &file, NOW).unwrap_err();
+        assert!(
+            matches!(&error, ImportError::HasOwn { name } if name == "ann@x.com"),
+            "{error:?}"
+        );
+        assert_eq!(store.accounts().unwrap(), [own.clone()]);
+
+        own.dead = Some(Death {
+            reason: DeadReason::Reused,
+            at: NOW,
+        });
+        store.upsert(own).unwrap();
+        let again = import_codex(&store, &file, NOW).unwrap();
+        assert_eq!((again.dead, again.refresh_token), (None, None));
+    }
+}

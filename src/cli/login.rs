@@ -126,3 +126,109 @@ fn refused(error: ImportError) -> Report {
         None => report,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use serde_json::Value;
+    use std::fs;
+
+    const NOW: UnixSeconds = UnixSeconds(1_000_000);
+
+    fn codex_home() -> tempfile::TempDir {
+        let part = |payload: Value| {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload.to_string())
+        };
+        let token = format!(
+            "e30.{}.c2ln",
+            part(
+                json!({"exp": NOW.0 + 9000, "email": "ann@x.com\u{7}", "sub": "user-1",
+                        "https://api.openai.com/auth": {"chatgpt_plan_type": "pro"}})
+            )
+        );
+        let root = tempfile::tempdir().unwrap();
+        let auth = json!({"tokens": {"access_token": token, "account_id": "acc-1", "refresh_token": "rt"}});
+        fs::write(root.path().join("auth.json"), auth.to_string()).unwrap();
+        root
+    }
+
+    /// Runs the command; returns stdout and stderr, or the report.
+    fn run(
+        home: &Path,
+        from: &Path,
+        label: Option<&str>,
+        json: bool,
+    ) -> Result<(String, String), Report> {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let wanted = Import { from, label, json };
+        import(&Places::below(home), &wanted, NOW, &mut out, &mut notes)?;
+        Ok((
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(notes).unwrap(),
+        ))
+    }
+
+    #[test]
+    fn the_default_is_where_the_codex_cli_looks() {
+        let path = |codex_home: Option<&str>, home: Option<&str>| {
+            codex_login(codex_home.map(OsStr::new), home.map(OsStr::new))
+        };
+        assert_eq!(path(None, Some("/h")), Some("/h/.codex/auth.json".into()));
+        assert_eq!(
+            path(Some(""), Some("/h")),
+            Some("/h/.codex/auth.json".into())
+        );
+        assert_eq!(path(Some("/c"), Some("/h")), Some("/c/auth.json".into()));
+        assert_eq!(path(None, None), None);
+    }
+
+    #[test]
+    fn an_import_says_whose_login_it_is() {
+        let (home, codex) = (tempfile::tempdir().unwrap(), codex_home());
+        let file = codex.path().join("auth.json");
+        let (out, notes) = run(home.path(), &file, None, false).unwrap();
+        assert_eq!(
+            out,
+            "Signed in as ann@x.com\u{fffd}, plan pro, token good for 2h 30m\n"
+        );
+        assert!(notes.contains(file.to_str().unwrap()), "{notes}");
+        // The directory does as well, and a label names the account from then on.
+        let (out, _) = run(home.path(), codex.path(), Some("work"), false).unwrap();
+        assert!(out.starts_with("Signed in as work, "), "{out}");
+    }
+
+    #[test]
+    fn json_is_one_object_without_secrets() {
+        let (home, codex) = (tempfile::tempdir().unwrap(), codex_home());
+        let (out, _) = run(home.path(), codex.path(), Some("work"), true).unwrap();
+        let told: Value = serde_json::from_str(&out).unwrap();
+        let file = codex.path().join("auth.json");
+        let id = crate::account::record::identity("user-1", "acc-1");
+        assert_eq!(
+            told,
+            json!({"account": {"id": id, "email": "ann@x.com\u{7}", "label": "work", "plan": "pro",
+                "chatgpt_account_id": "acc-1", "expires_at": NOW.0 + 9000,
+                "source": {"kind": "codex_file", "path": file}, "active": true}})
+        );
+        assert_eq!(out.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_failure_names_the_command_that_mends_it() {
+        let home = tempfile::tempdir().unwrap();
+        let report = run(home.path(), &home.path().join("nothing"), None, false).unwrap_err();
+        assert_eq!(report.kind, Kind::SignIn);
+        let words = report.to_string();
+        assert!(
+            words.starts_with(
+                "error: could not import the Codex login\ncause: there is no Codex login at "
+            ),
+            "{words}"
+        );
+        assert!(
+            words.contains("\nhint:  run `codex login` first"),
+            "{words}"
+        );
+    }
+}

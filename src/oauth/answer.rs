@@ -119,3 +119,122 @@ pub fn refuse(status: u16, body: &[u8]) -> ExchangeError {
 fn is_markup(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'<')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn the_recorded_refusals_are_read_as_the_codex_client_reads_them() {
+        let recorded: Vec<Value> = serde_json::from_str(include_str!(
+            "../../tests/fixtures/codex/auth/refresh-error-responses.json"
+        ))
+        .unwrap();
+        for case in recorded {
+            let status = case["status"].as_u64().unwrap() as u16;
+            let body = match &case["body"] {
+                Value::String(text) => text.clone(),
+                json => json.to_string(),
+            };
+            let expected = match case["client_0_169_treats_as"].as_str().unwrap() {
+                "permanent: expired" => ExchangeError::Refused(DeadReason::Expired),
+                "permanent: already used" => ExchangeError::Refused(DeadReason::Reused),
+                "permanent: revoked" => ExchangeError::Refused(DeadReason::Revoked),
+                "permanent: other" => ExchangeError::Refused(DeadReason::Rejected),
+                _ => ExchangeError::Status { status, code: None },
+            };
+            assert_eq!(refuse(status, body.as_bytes()), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn only_the_issuers_own_word_is_final() {
+        let reused = r#"{"error":{"code":"refresh_token_reused"}}"#;
+        let code = |status, code: &str| ExchangeError::Status {
+            status,
+            code: Some(code.to_owned()),
+        };
+        let bare = |status| ExchangeError::Status { status, code: None };
+        let rejected = ExchangeError::Refused(DeadReason::Rejected);
+        for (status, body, expected) in [
+            (403, reused, ExchangeError::Refused(DeadReason::Reused)),
+            (500, reused, code(500, "refresh_token_reused")),
+            (401, "", rejected.clone()),
+            (401, "no", rejected),
+            (
+                401,
+                " <html>sign in to the hotel's network</html>",
+                bare(401),
+            ),
+            (403, "<html>blocked</html>", bare(403)),
+            (
+                400,
+                r#"{"error":"invalid_request"}"#,
+                code(400, "invalid_request"),
+            ),
+            (
+                429,
+                r#"{"error":{"code":"rate_limit_exceeded"}}"#,
+                code(429, "rate_limit_exceeded"),
+            ),
+            (400, r#"{"error":"rt_SECRET with a space"}"#, bare(400)),
+            (400, r#"{"error":{"code":7}}"#, bare(400)),
+            (307, "", bare(307)),
+            (503, "\u{0}", bare(503)),
+        ] {
+            assert_eq!(refuse(status, body.as_bytes()), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_read() {
+        let tokens = |refresh: Option<&str>, id: Option<&str>, expires_in| {
+            Ok(Tokens {
+                access_token: secret("at"),
+                refresh_token: refresh.map(secret),
+                id_token: id.map(secret),
+                expires_in: Option::map(expires_in, Duration::from_secs),
+            })
+        };
+        let no_token = Err(ExchangeError::Malformed {
+            what: "no access token",
+        });
+        let no_json = Err(ExchangeError::Malformed {
+            what: "not the JSON of tokens",
+        });
+        for (body, expected) in [
+            (
+                json!({"access_token": "at", "refresh_token": "rt", "id_token": "it", "expires_in": 864_000, "scope": "x"}),
+                tokens(Some("rt"), Some("it"), Some(864_000)),
+            ),
+            (json!({"access_token": "at"}), tokens(None, None, None)),
+            (
+                json!({"access_token": "at", "refresh_token": "", "id_token": null, "expires_in": 0}),
+                tokens(None, None, None),
+            ),
+            (
+                json!({"access_token": "at", "expires_in": "3600"}),
+                tokens(None, None, None),
+            ),
+            (
+                json!({"access_token": "at", "expires_in": -1}),
+                tokens(None, None, None),
+            ),
+            (json!({"access_token": ""}), no_token.clone()),
+            (json!({"access_token": null}), no_token.clone()),
+            (json!({"error": "x"}), no_token),
+            (json!({"access_token": {"SECRET": 1}}), no_json.clone()),
+            (json!([]), no_json.clone()),
+            (json!("SECRET"), no_json),
+        ] {
+            assert_eq!(accept(body.to_string().as_bytes()), expected, "{body}");
+        }
+        assert!(accept(b"<html>").is_err());
+        assert!(accept(b"").is_err());
+    }
+}

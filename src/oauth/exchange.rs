@@ -17,7 +17,7 @@ pub use crate::oauth::answer::{ExchangeError, Tokens};
 pub const CLIENT_ID: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
 
 /// A refresh takes well under a second; an issuer that takes this long is down.
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// Three tokens are about 6 kB. More than this is something else.
 const ANSWER_LIMIT: usize = 256 * 1024;
@@ -37,6 +37,7 @@ pub enum RefreshReason {
 pub struct Exchange {
     url: String,
     client: reqwest::Client,
+    time_limit: Duration,
 }
 
 #[derive(Serialize)]
@@ -53,7 +54,18 @@ impl Exchange {
     /// `client` must not follow redirects: one to another host would be sent the refresh token.
     pub fn new(auth_origin: String, client: reqwest::Client) -> Self {
         let url = format!("{}/oauth/token", auth_origin.trim_end_matches('/'));
-        Self { url, client }
+        Self {
+            url,
+            client,
+            time_limit: TIME_LIMIT,
+        }
+    }
+
+    /// Returns the same, but giving up after `time_limit` from the start of a call to the end of its answer.
+    #[must_use]
+    pub const fn within(mut self, time_limit: Duration) -> Self {
+        self.time_limit = time_limit;
+        self
     }
 
     /// Spends `refresh_token`. Dropping the future may lose what the issuer has already answered.
@@ -78,7 +90,7 @@ impl Exchange {
             .post(&self.url)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ccx/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIMEOUT)
+            .timeout(self.time_limit)
             .body(body)
             .send()
             .await
