@@ -308,6 +308,23 @@ async fn dropping_an_answer_closes_the_connection_at_once() {
 }
 
 #[tokio::test]
+async fn a_drained_answer_leaves_its_connection_to_the_next_call() {
+    let rest = chunk(": nothing that matters\n\n");
+    let mut backend = saying(format!("{EVENTS}{}{rest}0\r\n\r\n", chunk("data: x\n\n"))).await;
+    let client = backend.client();
+    for _ in 0..3 {
+        let mut answer = client.respond(&credentials(), call("{}")).await.unwrap();
+        answer.chunk().await.unwrap().unwrap();
+        answer.drain().await;
+    }
+    let opened = |event: &Event| matches!(event, Event::Opened(_));
+    assert_eq!(
+        backend.seen().iter().filter(|event| opened(event)).count(),
+        1
+    );
+}
+
+#[tokio::test]
 async fn dropping_a_call_that_waits_for_its_headers_closes_the_connection_at_once() {
     let mut backend = saying(String::new()).await;
     let client = backend.client();

@@ -1,6 +1,6 @@
 //! The body of an answer, chunk by chunk as it comes.
 //!
-//! Knows no timer: how long a silence may last is the pipe's to say. Dropping an [`Answer`] cancels
+//! Polling knows no timer: how long a silence may last is the pipe's to say. Dropping an [`Answer`] cancels
 //! the call: the connection is closed (HTTP/1.1) or the stream reset (HTTP/2).
 //!
 //! Whether an answer is an event stream is decided on its first bytes, not on its content type:
@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -19,6 +20,9 @@ use crate::upstream::limits::Facts;
 
 /// The most that is kept of something that is no event stream: enough for every known error.
 pub(super) const ERROR_BODY_LIMIT: usize = 64 * 1024;
+
+/// The end of a body follows its terminal event within milliseconds, or not at all.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// An answer that has begun: what its headers say, and its body.
 pub struct Answer {
@@ -150,6 +154,21 @@ impl Answer {
     /// Waits for the next bytes: see [`Answer::poll_chunk`].
     pub async fn chunk(&mut self) -> Option<Result<Bytes, Failure>> {
         std::future::poll_fn(|context| self.poll_chunk(context)).await
+    }
+
+    /// Reads what is left after the terminal event and throws it away, so that the connection serves the next call
+    /// and upstream sees no cancellation. Gives up, which cancels, after a second or 64 kB.
+    pub async fn drain(mut self) {
+        let rest = async {
+            let mut left = ERROR_BODY_LIMIT;
+            while let Some(Ok(bytes)) = self.chunk().await {
+                match left.checked_sub(bytes.len()) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_LIMIT, rest).await;
     }
 
     /// Classifies a body under a status of success that is no event stream.

@@ -3,6 +3,7 @@
 //! Pure. A header that is missing or cannot be read is as good as not sent.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -139,7 +140,9 @@ impl Limits {
             .iter()
             .filter(|window| window.used_percent >= 100.0)
             .filter_map(|window| {
-                let after = window.resets_after.map(|left| UnixSeconds(now.0 + left));
+                let after = window
+                    .resets_after
+                    .map(|left| now.plus(Duration::from_secs(left)));
                 window.resets_at.filter(|at| *at > now).or(after)
             })
             .max()
@@ -250,5 +253,16 @@ mod tests {
             Some(UnixSeconds(6000))
         );
         assert_eq!(Limits::default().exhausted_until(UnixSeconds(1000)), None);
+        let absurd = Limits::read(&headers(&[
+            ("x-codex-primary-used-percent", "100"),
+            (
+                "x-codex-primary-reset-after-seconds",
+                "18446744073709551615",
+            ),
+        ]));
+        assert_eq!(
+            absurd.exhausted_until(UnixSeconds(1000)),
+            Some(UnixSeconds(u64::MAX))
+        );
     }
 }

@@ -254,7 +254,7 @@ pub(super) fn try_again_in(message: &str) -> Option<Duration> {
         } else {
             break;
         };
-        total += Duration::try_from_secs_f64(seconds).ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
         found = true;
         rest = after;
     }
@@ -327,6 +327,10 @@ mod tests {
             ("try again in 20ms", Some(20)),
             ("try again in 1m30s.", Some(90_000)),
             ("try again in 2 s", Some(2_000)),
+            (
+                "try again in 18000000000000000000s18000000000000000000s",
+                None,
+            ),
             ("try again in a while", None),
             ("try again in 7", None),
             ("no", None),
