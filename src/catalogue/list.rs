@@ -436,4 +436,20 @@ mod tests {
             LIMIT_MODELS
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_is_resolved_or_refused(name in "(gpt-5.5|claude-opus|.{0,8})([-:@\\[\\]a-z0-9]{0,12}|.{0,8})") {
+            let catalogue = Catalogue::bundled();
+            match catalogue.resolve(&name, &Families::default()) {
+                Ok(choice) => proptest::prop_assert!(catalogue.get(&choice.model.slug).is_some()),
+                Err(unknown) => proptest::prop_assert!(!unknown.known.is_empty()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_list_or_an_error(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            proptest::prop_assert!(Catalogue::parse(&body).is_err());
+        }
+    }
 }

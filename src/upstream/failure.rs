@@ -737,4 +737,26 @@ mod tests {
         ));
         assert!(matches!(incomplete("other"), Failure::Server { .. }));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_may_come_and_is_classified_in_bounded_words(
+            status in 100u16..1000,
+            body in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            message in ".{0,2000}",
+            header in "[ -~]{0,40}",
+        ) {
+            let headers = [
+                ("retry-after", header.as_str()),
+                ("x-codex-primary-used-percent", "100"),
+                ("x-codex-primary-reset-at", header.as_str()),
+            ];
+            let json = serde_json::json!({"error": {"message": message, "code": header}});
+            for body in [String::from_utf8_lossy(&body).into_owned(), json.to_string()] {
+                let words = reply(status, &headers, &body).to_string();
+                proptest::prop_assert!(words.chars().count() < 700);
+                proptest::prop_assert!(!words.contains(char::is_control));
+            }
+        }
+    }
 }
