@@ -1,0 +1,153 @@
+//! The settings of the person's terminal: made raw while a client owns the screen, put back after.
+//!
+//! One guard owns the way back. It is armed before the first change, works from a panic too, and
+//! never touches a terminal that belongs to another process group: that one's owner has set it up.
+
+use std::io::{self, IsTerminal as _};
+use std::panic;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use rustix::process::{Signal, getpgrp, getppid, getsid, kill_current_process_group};
+use rustix::stdio;
+use rustix::termios::{
+    OptionalActions, Termios, Winsize, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
+
+/// Says whether all three standard descriptors are terminals.
+pub(super) fn is_all_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Returns the size of the terminal at standard input, pixels included.
+pub(super) fn size() -> io::Result<Winsize> {
+    Ok(tcgetwinsize(stdio::stdin())?)
+}
+
+/// Says whether our process group may use the terminal. One without job control counts as ours.
+pub(super) fn is_foreground() -> bool {
+    tcgetpgrp(stdio::stdin()).map_or(true, |group| group == getpgrp())
+}
+
+/// Says whether a stop of our group would be noticed by somebody who can continue it.
+///
+/// A group whose leader leads the session, or whose parent is in another session, is orphaned: the
+/// kernel does not stop it either (POSIX, "orphaned process group").
+fn has_job_control() -> bool {
+    let Ok(session) = getsid(None) else {
+        return false;
+    };
+    session != getpgrp()
+        && getppid().is_some_and(|parent| getsid(Some(parent)).is_ok_and(|of| of == session))
+}
+
+/// Stops our whole process group until somebody continues it; returns at once where nobody could.
+pub(super) fn stop_group() -> io::Result<()> {
+    if has_job_control() {
+        kill_current_process_group(Signal::STOP)?;
+    }
+    Ok(())
+}
+
+/// Returns once our group has the terminal. Started in the background (`ccx &`), the group stops as
+/// any program does that touches the terminal from there. Call it before signals are caught, so
+/// that TERM ends the waiting.
+pub(super) fn await_foreground() -> io::Result<()> {
+    while !is_foreground() && has_job_control() {
+        kill_current_process_group(Signal::TTOU)?;
+    }
+    Ok(())
+}
+
+/// The terminal's own settings, and whether they are to be put back.
+struct Saved {
+    own: Termios,
+    is_changed: bool,
+}
+
+impl Saved {
+    fn restore(&mut self) {
+        if self.is_changed && is_foreground() {
+            // A terminal that is gone needs nothing.
+            let _ = tcsetattr(stdio::stdin(), OptionalActions::Now, &self.own);
+        }
+        self.is_changed = false;
+    }
+}
+
+/// The way back to the settings that the terminal had. Putting them back twice does no harm.
+pub(super) struct RawGuard {
+    saved: Arc<Mutex<Saved>>,
+}
+
+impl RawGuard {
+    /// Remembers the settings and arms the way back, without changing anything yet.
+    ///
+    /// # Errors
+    ///
+    /// When the settings cannot be read.
+    pub(super) fn arm() -> io::Result<Self> {
+        let saved = Arc::new(Mutex::new(Saved {
+            own: tcgetattr(stdio::stdin())?,
+            is_changed: false,
+        }));
+        let on_panic = Arc::clone(&saved);
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            // The message needs a terminal that can show it; with `panic = "abort"` nothing else
+            // runs. Whoever holds the lock is about to finish the same work.
+            match on_panic.try_lock() {
+                Ok(mut saved) => saved.restore(),
+                Err(TryLockError::Poisoned(saved)) => saved.into_inner().restore(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            previous(panic);
+        }));
+        Ok(Self { saved })
+    }
+
+    /// Returns the settings that the terminal had.
+    pub(super) fn own(&self) -> Termios {
+        self.lock().own.clone()
+    }
+
+    /// Makes the terminal raw. Keys that were typed ahead stay.
+    ///
+    /// After [`Self::restore`] the settings are read anew first: the person may have changed them at
+    /// the shell. Does nothing in the background.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        if !is_foreground() {
+            return Ok(());
+        }
+        let mut saved = self.lock();
+        if !saved.is_changed {
+            saved.own = tcgetattr(stdio::stdin())?;
+        }
+        let mut raw = saved.own.clone();
+        raw.make_raw();
+        saved.is_changed = true;
+        tcsetattr(stdio::stdin(), OptionalActions::Now, &raw)?;
+        Ok(())
+    }
+
+    /// Puts back what the terminal had.
+    pub(super) fn restore(&self) {
+        self.lock().restore();
+    }
+
+    /// Puts back what the terminal had, even if it was somebody else who changed it since.
+    pub(super) fn restore_changed_by_client(&self) {
+        let mut saved = self.lock();
+        saved.is_changed = true;
+        saved.restore();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RawGuard {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}

@@ -1,0 +1,274 @@
+//! Runs one client from its start to its end, and tells how it ended.
+//!
+//! With a terminal at all of 0, 1 and 2 the client gets a terminal of its own with the leader
+//! between; otherwise it gets our descriptors (`plain`). Decides nothing itself: it carries events to
+//! the supervisor and does what that says. Does not know what the client is or who it talks to.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus, kill_process, waitpid};
+use rustix::stdio;
+
+use super::leader;
+use super::plain;
+use super::pty::{Master, Pty};
+use super::raw::{self, RawGuard};
+use super::relay::{self, Relay};
+use super::signals::{self, Listener, Note};
+use super::supervise::{Action, Ending, Event, Supervisor, Way};
+
+/// Notes that may wait for the loop. A full channel holds up the thread that has something to say,
+/// which the loop ends soon: it never waits for those threads.
+pub(super) const NOTES: usize = 64;
+
+/// What to start, and with which environment.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The client, as a path with at least one slash.
+    pub program: PathBuf,
+    /// Its arguments, as they are.
+    pub arguments: Vec<OsString>,
+    /// Variables to set; everything else is inherited.
+    pub set: Vec<(OsString, OsString)>,
+    /// Variables to remove. Comes before `set`.
+    pub unset: Vec<OsString>,
+    /// Our own program, which understands [`leader::LEADER_WORD`] and [`leader::CHILD_WORD`].
+    pub leader: PathBuf,
+    /// Gives the client our own descriptors even if they are terminals.
+    pub no_pty: bool,
+}
+
+impl Launch {
+    /// Returns our own program with the environment of the client.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.leader);
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        for (name, value) in &self.set {
+            command.env(name, value);
+        }
+        command
+    }
+}
+
+/// A failure of our own; the client does not run or could not be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminalError {
+    /// The settings of the terminal cannot be read or changed.
+    #[error("could not set up the terminal")]
+    Settings(#[source] io::Error),
+    /// No terminal for the client.
+    #[error("could not open a terminal for the client")]
+    Open(#[source] io::Error),
+    /// Signals or threads cannot be set up.
+    #[error("could not watch over the client")]
+    Watch(#[source] io::Error),
+    /// Our own program cannot be started again.
+    #[error("could not start {path}", path = path.display())]
+    Start {
+        /// Our own program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs a client to its end.
+///
+/// Call it on a thread that lives as long as the process, best the main one: on Linux the client is
+/// ended when that thread ends. Afterwards TERM, HUP, INT and QUIT stay without effect for the rest
+/// of the process, which is expected to end soon.
+///
+/// # Errors
+///
+/// When the client could not be started or watched for a reason of our own; the terminal is as it was.
+pub fn run(launch: &Launch) -> Result<Ending, TerminalError> {
+    if launch.no_pty || !raw::is_all_terminal() {
+        return plain::run(launch);
+    }
+    raw::await_foreground().map_err(TerminalError::Settings)?;
+    let (notes, inbox) = sync_channel(NOTES);
+    // In this order: signals before the first size is read, or a change in between is missed; the
+    // way back before the first change.
+    let _listener = Listener::start(Way::Pty, notes.clone()).map_err(TerminalError::Watch)?;
+    let guard = RawGuard::arm().map_err(TerminalError::Settings)?;
+    let size = raw::size().map_err(TerminalError::Settings)?;
+    let pty = Pty::open(size, &guard.own()).map_err(TerminalError::Open)?;
+    guard.enter().map_err(TerminalError::Settings)?;
+    let leader = start_leader(launch, &pty)?;
+    let (ends, master) = pty.split().map_err(TerminalError::Open)?;
+    let relay = Relay::start(ends, &notes).map_err(TerminalError::Watch)?;
+    let session = Session {
+        leader,
+        guard,
+        master,
+        relay,
+        timer: None,
+        notes,
+    };
+    Ok(session.watch(&inbox))
+}
+
+fn start_leader(launch: &Launch, pty: &Pty) -> Result<Pid, TerminalError> {
+    let side = || -> Result<Stdio, TerminalError> {
+        Ok(pty.client_side().map_err(TerminalError::Open)?.into())
+    };
+    let child = launch
+        .command()
+        .args(leader::leader_words(launch))
+        .stdin(side()?)
+        .stdout(side()?)
+        .stderr(side()?)
+        .spawn()
+        .map_err(|source| TerminalError::Start {
+            path: launch.leader.clone(),
+            source,
+        })?;
+    Ok(Pid::from_child(&child))
+}
+
+/// Asks once how the child `pid` is; `None` when nothing (more) is to be told.
+pub(super) fn ask(pid: Pid, stops: bool) -> Option<Event> {
+    let mut options = WaitOptions::NOHANG;
+    if stops {
+        options |= WaitOptions::UNTRACED;
+    }
+    match waitpid(Some(pid), options) {
+        Ok(Some((_, status))) => Some(meaning(status)),
+        // Nothing new, or told already.
+        Ok(None) | Err(_) => None,
+    }
+}
+
+/// Returns what a wait status says.
+pub(super) fn meaning(status: WaitStatus) -> Event {
+    if let Some(code) = status.exit_status() {
+        return Event::ClientEnded(Ending::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
+    }
+    match status.terminating_signal() {
+        Some(signal) => Event::ClientEnded(Ending::Signal(signal)),
+        None => Event::ClientStopped,
+    }
+}
+
+/// Waits for a note, at most until `deadline`; `None` when that has come.
+pub(super) fn next(inbox: &Receiver<Note>, deadline: Option<Instant>) -> Option<Note> {
+    let Some(deadline) = deadline else {
+        // The session holds a sender, so the channel cannot be closed.
+        return inbox.recv().ok();
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    inbox.recv_timeout(left).ok()
+}
+
+/// Returns the moment `after` from now.
+pub(super) fn deadline(after: Duration) -> Instant {
+    Instant::now() + after
+}
+
+/// A client in a terminal of its own, with all that has to be undone.
+struct Session {
+    leader: Pid,
+    guard: RawGuard,
+    master: Master,
+    relay: Relay,
+    timer: Option<Instant>,
+    notes: SyncSender<Note>,
+}
+
+impl Session {
+    fn watch(mut self, inbox: &Receiver<Note>) -> Ending {
+        let mut supervisor = Supervisor::new(Way::Pty);
+        loop {
+            let event = match next(inbox, self.timer) {
+                Some(Note::Event(event)) => event,
+                Some(Note::ChildChanged) => match ask(self.leader, true) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                None => {
+                    self.timer = None;
+                    Event::TimeUp {
+                        quiet: self.relay.is_quiet(),
+                    }
+                }
+            };
+            if let Some(ending) = self.feed(&mut supervisor, event) {
+                return self.finish(ending);
+            }
+        }
+    }
+
+    /// Does what the supervisor says to `event` and to what comes of that.
+    fn feed(&mut self, supervisor: &mut Supervisor, event: Event) -> Option<Ending> {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in supervisor.on(event) {
+                match self.act(action) {
+                    Done::Ended(ending) => return Some(ending),
+                    Done::Happened(event) => events.push(event),
+                    Done::Nothing => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// Does one thing. A leader that is gone, or a terminal that is gone, is told by other events;
+    /// their errors add nothing.
+    fn act(&mut self, action: Action) -> Done {
+        match action {
+            Action::Forward(signal) => self.tell(signals::number(signal)),
+            Action::Kill => self.tell(leader::KILL_CLIENT),
+            Action::Abandon => self.tell(Number::KILL),
+            Action::Wake => self.tell(Number::CONT),
+            Action::Suspend => {
+                self.guard.restore();
+                let _ = raw::stop_group();
+                return Done::Happened(Event::Resumed {
+                    foreground: raw::is_foreground(),
+                });
+            }
+            Action::Reenter => {
+                let _ = self.guard.enter();
+            }
+            Action::Resize => {
+                if let Ok(size) = raw::size() {
+                    let _ = self.master.resize(size);
+                }
+            }
+            Action::StopInput => self.relay.stop_input(),
+            Action::SetTimer(after) => self.timer = Some(deadline(after)),
+            Action::Finish(ending) => return Done::Ended(ending),
+        }
+        Done::Nothing
+    }
+
+    fn tell(&self, number: Number) {
+        let _ = kill_process(self.leader, number);
+    }
+
+    /// Undoes in the reverse order of doing. A client that could not tidy up is tidied up after.
+    fn finish(self, ending: Ending) -> Ending {
+        let modes = self.relay.finish();
+        if matches!(ending, Ending::Signal(_)) && raw::is_foreground() {
+            let _ = relay::write_all(stdio::stdout(), &modes.reset());
+        }
+        self.guard.restore();
+        drop(self.notes);
+        ending
+    }
+}
+
+/// What came of an action.
+enum Done {
+    Nothing,
+    Happened(Event),
+    Ended(Ending),
+}
