@@ -34,6 +34,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream/answer.rs", 2),
     ("upstream/routing.rs", 2),
     ("catalogue/cache.rs", 2),
+    ("settings/managed.rs", 2),
     ("settings/private.rs", 2),
     ("terminal/find.rs", 2),
     ("terminal/leader.rs", 2),

@@ -1,1 +1,9 @@
-//! Room: settings.
+//! The settings that bind a client to its own proxy.
+//!
+//! `overlay` and `merge` decide what the client is handed; `private` keeps the file, `managed` looks
+//! for an administrator's settings that outrank it. Nothing here writes a file of the user's.
+
+pub mod managed;
+pub mod merge;
+pub mod overlay;
+pub mod private;
