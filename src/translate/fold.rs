@@ -1,29 +1,113 @@
 //! The non-streaming answer, folded from the same events as the streaming one.
+//!
+//! Reads the records that [`Machine`] writes, so that both forms say the same by construction.
 
-use crate::sse::Frame;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::sse::{Decoder, Frame};
+use crate::translate::reasoning::Origin;
 use crate::translate::stream::{Machine, Setup, Step};
-use crate::wire::responses::Usage;
+use crate::wire::responses::{Usage, literal};
 
 /// Collects one answer.
 #[derive(Debug)]
 pub struct Fold {
     machine: Machine,
+    decoder: Decoder,
+    records: Vec<u8>,
+    message_id: String,
+    model: String,
+    blocks: Vec<Collected>,
+    stop_reason: String,
+    /// The usage of `message_delta`, as JSON.
+    usage: String,
+}
+
+/// A content block. Texts are still escaped.
+#[derive(Debug)]
+enum Collected {
+    Text(String),
+    Thinking {
+        text: String,
+        signature: String,
+    },
+    Tool {
+        /// The block as it began, as JSON without its input.
+        head: String,
+        input: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    content_block: Option<Started<'a>>,
+    #[serde(borrow)]
+    delta: Option<Piece<'a>>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Started<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Piece<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    signature: Option<&'a RawValue>,
+    #[serde(borrow)]
+    partial_json: Option<&'a RawValue>,
+    stop_reason: Option<&'a str>,
 }
 
 impl Fold {
     /// Starts an answer.
     pub fn new(setup: Setup) -> Self {
         Self {
+            message_id: setup.message_id.clone(),
+            model: setup.model.clone(),
             machine: Machine::new(setup),
+            decoder: Decoder::default(),
+            records: Vec::new(),
+            blocks: Vec::new(),
+            stop_reason: String::new(),
+            usage: "null".to_owned(),
         }
+    }
+
+    /// Forgets an attempt that came to nothing: as [`Machine::restart`].
+    pub fn restart(&mut self, origin: Origin) {
+        self.machine.restart(origin);
     }
 
     /// Takes one upstream frame.
     pub fn feed(&mut self, frame: Frame<'_>) -> Step {
-        self.machine.feed(frame, &mut Vec::new())
+        let step = self.machine.feed(frame, &mut self.records);
+        self.collect();
+        step
+    }
+
+    /// Ends an answer that came out empty: as [`Machine::end_empty`].
+    pub fn end_empty(&mut self) {
+        self.machine.end_empty(&mut self.records);
+        self.collect();
     }
 
     /// Says whether anything of the answer's content came: as [`Machine::is_committed`].
+    ///
+    /// The client has seen nothing of it yet, so a caller may ask again with a new fold.
     pub fn is_committed(&self) -> bool {
         self.machine.is_committed()
     }
@@ -33,13 +117,108 @@ impl Fold {
         self.machine.has_begun()
     }
 
-    /// Returns the Message as JSON. Whole only after [`Step::Finished`].
+    /// Returns the Message as JSON. Whole only after [`Step::Finished`] or [`Fold::end_empty`].
     pub fn into_body(self) -> Vec<u8> {
-        Vec::new()
+        let content: Vec<String> = self.blocks.into_iter().map(Collected::into_json).collect();
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        format!(
+            r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":{},"stop_sequence":null,"usage":{}}}"#,
+            quoted(&self.message_id),
+            quoted(&self.model),
+            content.join(","),
+            quoted(&self.stop_reason),
+            self.usage
+        )
+        .into_bytes()
     }
 
     /// Returns upstream's usage once the answer is complete.
     pub fn usage(&self) -> Option<Usage> {
         self.machine.usage()
+    }
+
+    fn collect(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        self.decoder
+            .feed(&self.records)
+            .expect("a record holds what one event told, which is within the limit");
+        self.records.clear();
+        while let Some(frame) = self.decoder.next_frame() {
+            let Ok(record) = serde_json::from_str::<Record<'_>>(frame.data) else {
+                continue;
+            };
+            if let Some(started) = record.content_block {
+                self.blocks.push(Collected::new(&started));
+            }
+            if let Some(usage) = record.usage {
+                self.usage = usage.get().to_owned();
+            }
+            if let Some(piece) = record.delta {
+                if let Some(reason) = piece.stop_reason {
+                    self.stop_reason = reason.to_owned();
+                } else if let Some(block) = self.blocks.last_mut() {
+                    block.add(&piece);
+                }
+            }
+        }
+    }
+}
+
+impl Collected {
+    fn new(started: &Started<'_>) -> Self {
+        match started.kind {
+            "thinking" => Self::Thinking {
+                text: String::new(),
+                signature: String::new(),
+            },
+            "tool_use" => Self::Tool {
+                head: format!(
+                    r#""type":"tool_use","id":{},"name":{}"#,
+                    started.id.map_or("null", RawValue::get),
+                    started.name.map_or("null", RawValue::get)
+                ),
+                input: String::new(),
+            },
+            _ => Self::Text(String::new()),
+        }
+    }
+
+    fn add(&mut self, piece: &Piece<'_>) {
+        let push = |target: &mut String, value: Option<&RawValue>| {
+            if let Some(text) = value.and_then(literal) {
+                target.push_str(&text);
+            }
+        };
+        match self {
+            Self::Text(text) => push(text, piece.text),
+            Self::Thinking { text, signature } => {
+                push(text, piece.thinking);
+                push(signature, piece.signature);
+            }
+            Self::Tool { input, .. } => push(input, piece.partial_json),
+        }
+    }
+
+    fn into_json(self) -> String {
+        match self {
+            Self::Text(text) => format!(r#"{{"type":"text","text":"{text}"}}"#),
+            Self::Thinking { text, signature } => {
+                format!(r#"{{"type":"thinking","thinking":"{text}","signature":"{signature}"}}"#)
+            }
+            Self::Tool { head, input } => {
+                // Input that is no JSON is shown as the text it is: the client then tells the
+                // model, as it does in a stream.
+                let string = format!("\"{input}\"");
+                let decoded = serde_json::from_str::<String>(&string).ok();
+                let json = decoded.as_deref().and_then(|text| {
+                    serde_json::from_str::<&RawValue>(text)
+                        .ok()
+                        .map(RawValue::get)
+                });
+                format!(r#"{{{head},"input":{}}}"#, json.unwrap_or(&string))
+            }
+        }
     }
 }

@@ -3,10 +3,12 @@
 //! Pure: names only `wire`, `sse` and `catalogue`. Requests: [`request`] (the whole body), `items`,
 //! `content` and `calls` (the conversation), `pairs` and `ids` (which result answers which call),
 //! `tools`, `schema` and [`names`] (what may be called), `effort` and `format` (how to answer),
-//! [`loss`] (what could not be told), [`estimate`] (how large it is).
+//! [`loss`] (what could not be told), [`estimate`] (how large it is). Answers: [`stream`] and [`fold`],
+//! which write by `draft` and `records`.
 
 mod calls;
 mod content;
+mod draft;
 mod effort;
 pub mod estimate;
 mod format;
@@ -17,6 +19,7 @@ pub mod fold;
 pub mod names;
 mod pairs;
 pub mod reasoning;
+mod records;
 pub mod request;
 mod schema;
 pub mod stream;
