@@ -29,6 +29,8 @@ pub struct Asked {
     pub tools: Vec<Tool>,
     /// Number of input items.
     pub items: usize,
+    /// Which of them holds the prompt: the same for all requests of a turn.
+    pub turn: usize,
 }
 
 /// A function that the model may call.
@@ -63,6 +65,7 @@ impl Asked {
             prompt,
             tools,
             items: input.len(),
+            turn: prompt_at,
         }
     }
 
@@ -165,7 +168,7 @@ fn outputs(turn: &[Value]) -> Vec<String> {
                     )
             })
         })
-        .map(|output| texts(&output["output"]).join("\n"))
+        .map(|output| without_reminders(&texts(&output["output"]).join("\n")))
         .collect()
 }
 

@@ -6,45 +6,105 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::forge::Account;
-use super::record::{Record, Seen};
+use super::issuer::Issuer;
+use super::models::Models;
+use super::record::{Outcome, Record, Seen};
 use super::scenario::Scenario;
+use super::script::Script;
+use super::service::Service;
+use super::usage::Cache;
+use crate::time::UnixSeconds;
+
+/// How many complaints are kept: the first ones say what went wrong.
+const KEPT_COMPLAINTS: usize = 64;
+
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A running backend. Ends when it is dropped; answers under way are cut then.
 #[derive(Debug)]
 pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the handle and the serving thread share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    started: Instant,
 }
 
-#[derive(Debug, Default)]
+/// What changes from request to request.
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) record: Record,
-    pub(super) complaints: Vec<String>,
+    pub(super) script: Script,
+    pub(super) issuer: Issuer,
+    pub(super) cache: Cache,
+    complaints: Vec<String>,
+}
+
+impl State {
+    /// Keeps a complaint about the scenario.
+    pub(super) fn complain(&mut self, words: String) {
+        if self.complaints.len() < KEPT_COMPLAINTS {
+            self.complaints.push(words);
+        }
+    }
 }
 
 impl Shared {
+    /// Never held across a wait.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere must not hide what was seen.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits for requests.
+    pub(super) fn tell(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Notes how the request `ordinal` ended.
+    pub(super) fn end(&self, ordinal: u64, outcome: Outcome) {
+        let at = self.since_start();
+        self.lock().record.end(ordinal, outcome, at);
+        self.tell();
+    }
+
+    /// How long the backend has been running.
+    pub(super) fn since_start(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The time of day.
+    pub(super) fn now(&self) -> UnixSeconds {
+        UnixSeconds(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
+        )
     }
 }
 
 impl Backend {
     /// Serves `scenario` on `listener` for `accounts`, on a thread of its own.
     ///
-    /// Fails when the listener has no address or the runtime cannot be made.
+    /// Fails when the listener has no address, or the runtime or the thread cannot be made.
     pub fn start(
         listener: TcpListener,
         scenario: Scenario,
@@ -52,13 +112,43 @@ impl Backend {
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let _ = (scenario, accounts);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                record: Record::default(),
+                script: Script::new(scenario),
+                issuer: Issuer::new(accounts),
+                cache: Cache::default(),
+                complaints: Vec::new(),
+            }),
+            changed: Condvar::new(),
+            started: Instant::now(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let service = Arc::new(Service {
+            shared: Arc::clone(&shared),
+            models: Models::default(),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("ccx-simulate".to_owned())
+            .spawn(move || runtime.block_on(serve(listener, service, stopped)))?;
         Ok(Self {
             address,
-            shared: Arc::new(Shared::default()),
-            stop: None,
-            thread: None,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
         })
+    }
+
+    /// Refuses from now on every access token issued so far with `token_expired`.
+    pub fn expire_access(&self) {
+        self.shared.lock().issuer.expire_access();
     }
 
     /// Returns the origin, `http://127.0.0.1:PORT`: of ChatGPT and of the issuer alike.
@@ -113,6 +203,41 @@ impl Drop for Backend {
         if let Some(thread) = self.thread.take() {
             // Its panic was already reported on its own; there is nobody to tell here.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Takes connections until the handle is dropped. All of them end with this function.
+async fn serve(
+    listener: tokio::net::TcpListener,
+    service: Arc<Service>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // A peer that left is no reason to stop; without descriptors it takes a while.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
+                // Only costs speed when it fails.
+                let _ = stream.set_nodelay(true);
+                let service = Arc::clone(&service);
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(
+                        TokioIo::new(stream),
+                        service_fn(move |request| Arc::clone(&service).serve(request)),
+                    );
+                connections.spawn(async move {
+                    // Cut answers and peers that leave end here; the record has them.
+                    let _ = connection.await;
+                });
+            }
         }
     }
 }

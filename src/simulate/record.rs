@@ -44,6 +44,8 @@ pub struct Seen {
     pub status: u16,
     /// The scenario's step that answered, where one did.
     pub step: Option<String>,
+    /// Why it was refused, where it was.
+    pub refused: Option<String>,
     /// When its body was complete, counted from the backend's start.
     pub at: Duration,
     /// When the last byte of the answer was handed over, or the peer left.
@@ -69,7 +71,7 @@ impl Seen {
 
 /// The list of requests.
 #[derive(Debug, Default)]
-pub struct Record {
+pub(super) struct Record {
     seen: VecDeque<Seen>,
     next: u64,
     body_bytes: usize,
@@ -78,7 +80,7 @@ pub struct Record {
 
 impl Record {
     /// Adds `seen` under the next number, which is returned; forgets the oldest.
-    pub fn add(&mut self, mut seen: Seen) -> u64 {
+    pub(super) fn add(&mut self, mut seen: Seen) -> u64 {
         let ordinal = self.next;
         self.next += 1;
         seen.ordinal = ordinal;
@@ -100,7 +102,7 @@ impl Record {
     }
 
     /// Notes how the request `ordinal` ended. A second end does not count.
-    pub fn end(&mut self, ordinal: u64, outcome: Outcome, at: Duration) {
+    pub(super) fn end(&mut self, ordinal: u64, outcome: Outcome, at: Duration) {
         if outcome == Outcome::Cancelled {
             self.cancelled += 1;
         }
@@ -111,12 +113,12 @@ impl Record {
     }
 
     /// Returns a copy; bodies are shared.
-    pub fn snapshot(&self) -> Vec<Seen> {
+    pub(super) fn snapshot(&self) -> Vec<Seen> {
         self.seen.iter().cloned().collect()
     }
 
     /// Returns how many answers the peer dropped.
-    pub const fn cancelled(&self) -> usize {
+    pub(super) const fn cancelled(&self) -> usize {
         self.cancelled
     }
 }
@@ -130,7 +132,7 @@ fn kept_bytes(seen: &Seen) -> usize {
 }
 
 /// Returns `headers` fit to be kept: names in lower case, no credential.
-pub fn without_credentials(headers: &http::HeaderMap) -> Vec<(String, String)> {
+pub(super) fn without_credentials(headers: &http::HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
         .map(|(name, value)| {
@@ -142,4 +144,72 @@ pub fn without_credentials(headers: &http::HeaderMap) -> Vec<(String, String)> {
             (name.as_str().to_owned(), value)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(body_bytes: usize) -> Seen {
+        Seen {
+            ordinal: 0,
+            method: "POST".to_owned(),
+            target: "/".to_owned(),
+            headers: Vec::new(),
+            body: Arc::new(json!({})),
+            body_bytes,
+            status: 200,
+            step: None,
+            refused: None,
+            at: Duration::ZERO,
+            ended: None,
+            outcome: Outcome::Open,
+        }
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut record = Record::default();
+        for _ in 0..KEPT_REQUESTS + 10 {
+            record.add(seen(1));
+        }
+        let kept = record.snapshot();
+        assert_eq!(kept.len(), KEPT_REQUESTS);
+        assert_eq!(kept[0].ordinal, 10);
+        record.end(10, Outcome::Cancelled, Duration::from_secs(1));
+        assert_eq!(record.snapshot()[0].outcome, Outcome::Cancelled);
+        assert_eq!(record.cancelled(), 1);
+    }
+
+    #[test]
+    fn bodies_are_forgotten_before_requests() {
+        let mut record = Record::default();
+        for _ in 0..3 {
+            record.add(seen(KEPT_BODY_BYTES / 2));
+        }
+        let kept: Vec<bool> = record
+            .snapshot()
+            .iter()
+            .map(|seen| !seen.body.is_null())
+            .collect();
+        assert_eq!(kept, [false, true, true]);
+        assert!(record.body_bytes <= KEPT_BODY_BYTES);
+    }
+
+    #[test]
+    fn a_credential_is_not_kept() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", "Bearer abc".parse().unwrap());
+        headers.insert("accept", "x".parse().unwrap());
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            without_credentials(&headers),
+            [
+                pair("authorization", "Bearer (redacted)"),
+                pair("accept", "x")
+            ]
+        );
+    }
 }

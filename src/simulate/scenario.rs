@@ -196,7 +196,7 @@ pub enum ScenarioError {
         /// What was asked for.
         name: String,
         /// The bundled names.
-        known: Vec<&'static str>,
+        known: Vec<String>,
     },
     /// The file cannot be read.
     #[error("could not read the scenario {}", path.display())]
@@ -226,24 +226,39 @@ pub enum ScenarioError {
     },
 }
 
-const BUNDLED: &[(&str, &str)] = &[("chat", include_str!("scenarios/chat.json"))];
+/// Scenarios with a file of their own.
+const SINGLE: &[(&str, &str)] = &[
+    ("chat", include_str!("scenarios/chat.json")),
+    ("job", include_str!("scenarios/job.json")),
+];
+
+/// Faults, many small ones in one file: name → scenario.
+const FAULTS: &str = include_str!("scenarios/faults.json");
+
+/// Answers of side requests, for every scenario.
+const SIDE: &str = include_str!("scenarios/side.json");
 
 impl Scenario {
-    /// Returns the names of the bundled scenarios.
-    pub fn names() -> Vec<&'static str> {
-        BUNDLED.iter().map(|(name, _)| *name).collect()
+    /// Returns the names of the bundled scenarios, those without faults first.
+    pub fn names() -> Vec<String> {
+        let single = SINGLE.iter().map(|(name, _)| (*name).to_owned());
+        single
+            .chain(faults().into_iter().map(|(name, _)| name))
+            .collect()
     }
 
     /// Returns the bundled scenario `name`.
     pub fn bundled(name: &str) -> Result<Self, ScenarioError> {
-        let (name, text) = BUNDLED
-            .iter()
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| ScenarioError::Unknown {
+        if let Some((name, text)) = SINGLE.iter().find(|(known, _)| *known == name) {
+            return Self::parse(name, text);
+        }
+        match faults().remove(name) {
+            Some(value) => Self::read(name, serde_json::from_value(value)),
+            None => Err(ScenarioError::Unknown {
                 name: name.to_owned(),
                 known: Self::names(),
-            })?;
-        Self::parse(name, text)
+            }),
+        }
     }
 
     /// Reads the scenario in the file `path`.
@@ -256,12 +271,17 @@ impl Scenario {
     }
 
     /// Reads a scenario; `name` is what it is called when it does not say so itself.
+    ///
+    /// Steps for the client's side requests (title, permission check, summary) are added at the end.
     pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
-        let mut scenario: Self =
-            serde_json::from_str(text).map_err(|source| ScenarioError::Malformed {
-                name: name.to_owned(),
-                source,
-            })?;
+        Self::read(name, serde_json::from_str(text))
+    }
+
+    fn read(name: &str, parsed: serde_json::Result<Self>) -> Result<Self, ScenarioError> {
+        let mut scenario = parsed.map_err(|source| ScenarioError::Malformed {
+            name: name.to_owned(),
+            source,
+        })?;
         if scenario.name.is_empty() {
             name.clone_into(&mut scenario.name);
         }
@@ -277,6 +297,8 @@ impl Scenario {
                 why,
             });
         }
+        let side: Self = serde_json::from_str(SIDE).expect("the bundled side steps are a scenario");
+        scenario.steps.extend(side.steps);
         Ok(scenario)
     }
 
@@ -292,6 +314,10 @@ impl Scenario {
     }
 }
 
+fn faults() -> serde_json::Map<String, Value> {
+    serde_json::from_str(FAULTS).expect("the bundled faults are a JSON object")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,9 +325,9 @@ mod tests {
     #[test]
     fn every_bundled_scenario_is_one() {
         for name in Scenario::names() {
-            let scenario = Scenario::bundled(name).unwrap();
+            let scenario = Scenario::bundled(&name).unwrap();
             assert_eq!(scenario.name, name);
-            assert!(!scenario.steps.is_empty(), "{name}");
+            assert!(scenario.steps.len() > 4, "{name} has steps of its own");
         }
     }
 

@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::asked::Asked;
 use super::scenario::{Action, Call, Pacing, Reply, Scenario, Step, Text, When};
 use super::seal;
-use super::template::{Sources, TemplateError, fill, fill_value};
+use super::template::{Sources, TemplateError, fill, fill_times, fill_value, seconds};
+use crate::time::UnixSeconds;
 
 /// A scenario and how often its parts were used.
 #[derive(Debug)]
@@ -170,19 +171,25 @@ impl Script {
     }
 
     /// Returns the canned reply of `path`, if there is one left.
-    pub fn route(&mut self, path: &str) -> Option<Reply> {
+    pub fn route(&mut self, path: &str, now: UnixSeconds) -> Option<Reply> {
         let routes = self.scenario.routes.iter().zip(&mut self.used_routes);
         for (route, used) in routes {
             if route.path == path && route.times.is_none_or(|times| *used < times) {
                 *used += 1;
-                return Some(route.reply.clone());
+                return Some(timed(&route.reply, now));
             }
         }
         None
     }
 
     /// Says how to answer `asked`, for the account `account` (its ChatGPT id).
-    pub fn answer(&mut self, asked: &Asked, account: &str) -> Result<Planned, Complaint> {
+    /// `now` fills the times of canned errors.
+    pub fn answer(
+        &mut self,
+        asked: &Asked,
+        account: &str,
+        now: UnixSeconds,
+    ) -> Result<Planned, Complaint> {
         let scenario = &self.scenario;
         let (at, step) = scenario
             .steps
@@ -201,12 +208,13 @@ impl Script {
             })?;
         self.used_steps[at] += 1;
         let form = match &step.reply {
-            Some(reply) => Form::Reply(reply.clone()),
+            Some(reply) => Form::Reply(timed(reply, now)),
             None => Filling {
                 scenario,
                 step,
                 asked,
                 account,
+                now,
             }
             .stream()?,
         };
@@ -239,12 +247,29 @@ pub fn fits(when: &When, asked: &Asked) -> bool {
         })
 }
 
+/// Returns `reply` with its times filled in.
+fn timed(reply: &Reply, now: UnixSeconds) -> Reply {
+    Reply {
+        status: reply.status,
+        headers: reply
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                let value = seconds(value, now).map_or_else(|| value.clone(), |at| at.to_string());
+                (name.clone(), value)
+            })
+            .collect(),
+        body: fill_times(&reply.body, now),
+    }
+}
+
 /// A step that is being filled in.
 struct Filling<'a> {
     scenario: &'a Scenario,
     step: &'a Step,
     asked: &'a Asked,
     account: &'a str,
+    now: UnixSeconds,
 }
 
 impl Filling<'_> {
@@ -294,7 +319,7 @@ impl Filling<'_> {
             Action::Wait(milliseconds) => Piece::Wait(Duration::from_millis(*milliseconds)),
             Action::Event(event) => Piece::Event(event.clone()),
             Action::Raw(bytes) => Piece::Raw(bytes.clone()),
-            Action::Failed(error) => Piece::Ending(Ending::Failed(error.clone())),
+            Action::Failed(error) => Piece::Ending(Ending::Failed(fill_times(error, self.now))),
             Action::Incomplete(reason) => Piece::Ending(Ending::Incomplete(reason.clone())),
             Action::Cut => Piece::Ending(Ending::Cut),
             Action::End => Piece::Ending(Ending::Bare),
@@ -384,6 +409,8 @@ mod tests {
     use crate::simulate::asked::Tool;
     use crate::simulate::scenario::Kind;
 
+    const NOW: UnixSeconds = UnixSeconds(1000);
+
     fn asked() -> Asked {
         Asked {
             kind: Kind::Main,
@@ -398,6 +425,7 @@ mod tests {
                 required: vec!["file_path".to_owned()],
             }],
             items: 5,
+            turn: 1,
         }
     }
 
@@ -437,8 +465,11 @@ mod tests {
             {"call":{"name":"Read","arguments":{"file_path":"{{cwd}}/x"}}},
             {"call":{"name":"Read","arguments":{"file_path":"/y","limit":3}}}
         ]}]"#;
-        let planned = script(steps).answer(&asked(), "acc").unwrap();
-        assert_eq!(script(steps).answer(&asked(), "acc"), Ok(planned.clone()));
+        let planned = script(steps).answer(&asked(), "acc", NOW).unwrap();
+        assert_eq!(
+            script(steps).answer(&asked(), "acc", NOW),
+            Ok(planned.clone())
+        );
         let Form::Stream { pieces, .. } = planned.form else {
             panic!("no stream");
         };
@@ -478,10 +509,10 @@ mod tests {
                 {"name":"then","answer":["cut", {"text":"never"}]}]"#,
         );
         let names: Vec<String> = (0..3)
-            .map(|_| script.answer(&asked(), "acc").unwrap().step)
+            .map(|_| script.answer(&asked(), "acc", NOW).unwrap().step)
             .collect();
         assert_eq!(names, ["fault", "fault", "then"]);
-        let Form::Stream { pieces, .. } = script.answer(&asked(), "acc").unwrap().form else {
+        let Form::Stream { pieces, .. } = script.answer(&asked(), "acc", NOW).unwrap().form else {
             panic!("no stream");
         };
         assert_eq!(pieces, [Piece::Ending(Ending::Cut)]);
@@ -511,7 +542,7 @@ mod tests {
                 "scenario t, step a: the request has no output.7",
             ),
         ] {
-            let complaint = script(steps).answer(&asked(), "acc").unwrap_err();
+            let complaint = script(steps).answer(&asked(), "acc", NOW).unwrap_err();
             assert_eq!(complaint.to_string(), message);
         }
     }

@@ -3,9 +3,12 @@
 //! Knows nothing of requests beyond the few sources below. A template that cannot be filled is an
 //! error, never an empty string: a scenario that does not fit its request must be noticed.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::asked::Asked;
+use crate::time::UnixSeconds;
 
 /// What templates can name.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,25 @@ pub fn fill_value(value: &Value, sources: Sources<'_>) -> Result<Value, Template
         ),
         other => other.clone(),
     })
+}
+
+/// Replaces `{{now+SECONDS}}` in canned replies: a string that is nothing else becomes a number.
+pub fn fill_times(value: &Value, now: UnixSeconds) -> Value {
+    match value {
+        Value::String(text) => seconds(text, now).map_or_else(|| value.clone(), Value::from),
+        Value::Array(list) => list.iter().map(|entry| fill_times(entry, now)).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, entry)| (key.clone(), fill_times(entry, now)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// Returns the time that `{{now+SECONDS}}` names, in seconds since 1970.
+pub fn seconds(text: &str, now: UnixSeconds) -> Option<u64> {
+    let after = text.strip_prefix("{{now+")?.strip_suffix("}}")?;
+    Some(now.plus(Duration::from_secs(after.parse().ok()?)).0)
 }
 
 fn value(inside: &str, sources: Sources<'_>) -> Result<String, TemplateError> {
@@ -213,6 +235,7 @@ mod tests {
             outputs: vec!["1\tone\n2\ttwo".to_owned(), String::new(), "z".to_owned()],
             tools: Vec::new(),
             items: 3,
+            turn: 1,
         }
     }
 
@@ -243,6 +266,15 @@ mod tests {
         assert_eq!(
             fill_value(&json!({"a": ["{{n}}", 1]}), sources),
             Ok(json!({"a": ["3", 1]}))
+        );
+    }
+
+    #[test]
+    fn times_become_numbers() {
+        let value = json!({"a": ["{{now+60}}", "{{now}}", 1], "b": "x{{now+1}}"});
+        assert_eq!(
+            fill_times(&value, UnixSeconds(1000)),
+            json!({"a": [1060, "{{now}}", 1], "b": "x{{now+1}}"})
         );
     }
 
