@@ -8,6 +8,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -16,11 +17,16 @@ use super::backend::Shared;
 use super::record::Outcome;
 use super::stream::Beat;
 
+/// Pause before a cut: hyper throws away what it has not written yet when a body fails, and what was
+/// said before the cut must arrive.
+const BEFORE_CUT: Duration = Duration::from_millis(20);
+
 /// An answer that is being sent.
 #[derive(Debug)]
 pub(super) struct Play {
     beats: VecDeque<Beat>,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    is_cut: bool,
     note: Note,
 }
 
@@ -69,6 +75,7 @@ impl Play {
         Self {
             beats: beats.into(),
             sleep: None,
+            is_cut: false,
             note,
         }
     }
@@ -89,14 +96,18 @@ impl Body for Play {
                 }
                 self.sleep = None;
             }
+            if self.is_cut {
+                self.note.sent();
+                return Poll::Ready(Some(Err(CutHere)));
+            }
             match self.beats.pop_front() {
                 Some(Beat::Wait(time)) => {
                     self.sleep = Some(Box::pin(tokio::time::sleep(time)));
                 }
                 Some(Beat::Send(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Some(Beat::Cut) => {
-                    self.note.sent();
-                    return Poll::Ready(Some(Err(CutHere)));
+                    self.is_cut = true;
+                    self.sleep = Some(Box::pin(tokio::time::sleep(BEFORE_CUT)));
                 }
                 Some(Beat::Stall) => {
                     // Stays until the peer leaves: the connection drops this body then.
