@@ -539,10 +539,10 @@ fn a_fault_that_comes_once_is_followed_by_a_good_answer() {
 #[test]
 fn every_bundled_scenario_answers_a_first_prompt() {
     for name in Scenario::names() {
-        if ["silence", "late-headers", "stall", "stall-after-text"].contains(&name.as_str()) {
+        if ["silence", "late-headers", "stall", "stall-after-text"].contains(&name) {
             continue;
         }
-        let backend = bundled(&name);
+        let backend = bundled(name);
         ask(&backend, &request("hello"));
         assert_eq!(backend.complaints(), Vec::<String>::new(), "{name}");
         assert!(backend.requests()[0].step.is_some(), "{name}");

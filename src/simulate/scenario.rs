@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A whole scenario.
 #[derive(Clone, Debug, Deserialize)]
@@ -196,7 +197,7 @@ pub enum ScenarioError {
         /// What was asked for.
         name: String,
         /// The bundled names.
-        known: Vec<String>,
+        known: Vec<&'static str>,
     },
     /// The file cannot be read.
     #[error("could not read the scenario {}", path.display())]
@@ -240,20 +241,20 @@ const SIDE: &str = include_str!("scenarios/side.json");
 
 impl Scenario {
     /// Returns the names of the bundled scenarios, those without faults first.
-    pub fn names() -> Vec<String> {
-        let single = SINGLE.iter().map(|(name, _)| (*name).to_owned());
-        single
-            .chain(faults().into_iter().map(|(name, _)| name))
-            .collect()
+    pub fn names() -> Vec<&'static str> {
+        let single = SINGLE.iter().map(|(name, _)| *name);
+        single.chain(faults().into_keys()).collect()
     }
 
     /// Returns the bundled scenario `name`.
     pub fn bundled(name: &str) -> Result<Self, ScenarioError> {
-        if let Some((name, text)) = SINGLE.iter().find(|(known, _)| *known == name) {
-            return Self::parse(name, text);
-        }
-        match faults().remove(name) {
-            Some(value) => Self::read(name, serde_json::from_value(value)),
+        let single = SINGLE
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, text)| *text);
+        let text = single.or_else(|| faults().get(name).map(|raw| raw.get()));
+        match text {
+            Some(text) => Self::parse(name, text),
             None => Err(ScenarioError::Unknown {
                 name: name.to_owned(),
                 known: Self::names(),
@@ -274,14 +275,11 @@ impl Scenario {
     ///
     /// Steps for the client's side requests (title, permission check, summary) are added at the end.
     pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
-        Self::read(name, serde_json::from_str(text))
-    }
-
-    fn read(name: &str, parsed: serde_json::Result<Self>) -> Result<Self, ScenarioError> {
-        let mut scenario = parsed.map_err(|source| ScenarioError::Malformed {
-            name: name.to_owned(),
-            source,
-        })?;
+        let mut scenario: Self =
+            serde_json::from_str(text).map_err(|source| ScenarioError::Malformed {
+                name: name.to_owned(),
+                source,
+            })?;
         if scenario.name.is_empty() {
             name.clone_into(&mut scenario.name);
         }
@@ -314,7 +312,7 @@ impl Scenario {
     }
 }
 
-fn faults() -> serde_json::Map<String, Value> {
+fn faults() -> BTreeMap<&'static str, &'static RawValue> {
     serde_json::from_str(FAULTS).expect("the bundled faults are a JSON object")
 }
 
@@ -325,7 +323,7 @@ mod tests {
     #[test]
     fn every_bundled_scenario_is_one() {
         for name in Scenario::names() {
-            let scenario = Scenario::bundled(&name).unwrap();
+            let scenario = Scenario::bundled(name).unwrap();
             assert_eq!(scenario.name, name);
             assert!(scenario.steps.len() > 4, "{name} has steps of its own");
         }
