@@ -241,13 +241,23 @@ impl Broker {
     /// sign-in. Takes no longer than the issuer's time limit and a wait for other processes.
     pub async fn settle(&self) {
         loop {
-            let running = self.shared.memory().flights.values().next().cloned();
-            let Some(flight) = running.filter(|flight| flight.has_changed().is_ok()) else {
-                return;
+            let running = {
+                let memory = self.shared.memory();
+                let mut flights = memory.flights.values();
+                flights.find(|flight| is_running(flight)).cloned()
             };
-            let _ = landed(flight).await;
+            match running {
+                // Its outcome went to whoever asked for it.
+                Some(flight) => drop(landed(flight).await),
+                None => return,
+            }
         }
     }
+}
+
+/// Says whether a renewal's task still lives: it is gone without an outcome when its runtime has ended.
+fn is_running(flight: &watch::Receiver<Option<Outcome>>) -> bool {
+    flight.has_changed().is_ok()
 }
 
 /// Waits for a renewal.
@@ -311,10 +321,8 @@ impl Shared {
         refused: Option<&Secret<String>>,
     ) -> watch::Receiver<Option<Outcome>> {
         let mut memory = self.memory();
-        if let Some(flight) = memory.flights.get(id)
-            // Else its task is gone without an outcome, with a runtime that has ended.
-            && flight.has_changed().is_ok()
-        {
+        let running = memory.flights.get(id).filter(|flight| is_running(flight));
+        if let Some(flight) = running {
             return flight.clone();
         }
         let (sender, receiver) = watch::channel(None);
