@@ -1,6 +1,7 @@
 //! Several processes on one store. The others are this test program itself, told by its environment which store and
 //! issuer to use.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ fn one_of_several_processes() {
         .enable_all()
         .build()
         .unwrap();
+    println!("asking");
     let credentials = runtime.block_on(broker.credentials(None)).unwrap();
     println!("token {}", credentials.access_token.expose());
 }
@@ -51,14 +53,37 @@ fn start(home: &Home, issuer: &Issuer) -> Child {
 #[test]
 fn six_processes_renew_once() {
     let home = Home::ending_in(0);
-    let issuer = Issuer::rotating();
+    let gate = Gate::default();
+    let issuer = Issuer::start({
+        let gate = gate.clone();
+        move |number, _| {
+            gate.wait();
+            match number {
+                0 => tokens(1),
+                _ => Reply::refusal("refresh_token_reused"),
+            }
+        }
+    });
     let children: Vec<_> = (0..6).map(|_| start(&home, &issuer)).collect();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
+    let asking: Vec<_> = children
+        .into_iter()
+        .map(|mut child| {
+            let mut said = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            while !line.contains("asking") {
+                assert_ne!(said.read_line(&mut line).unwrap(), 0, "{line}");
+            }
+            (child, said)
+        })
+        .collect();
+    // All have found the token ended, or are about to: the first answer comes only now.
+    gate.open();
+    for (mut child, mut said) in asking {
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
         assert!(
-            output.status.success() && said.contains("token at-1"),
-            "{said}"
+            child.wait().unwrap().success() && rest.contains("token at-1"),
+            "{rest}"
         );
     }
     assert_eq!(issuer.count(), 1);
