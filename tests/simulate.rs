@@ -238,7 +238,11 @@ fn job(backend: &Backend) -> (Reply, Value) {
             ),
         ]
     );
-    feed_back(&mut body, &look, &["1\tShopping\n2\tbread", "notes.txt\nx"]);
+    feed_back(
+        &mut body,
+        &look,
+        &["1\tShopping\n2\tbread\n3\t", "notes.txt\nx"],
+    );
     let write = ask(backend, &body);
     assert_eq!(
         calls(&write),

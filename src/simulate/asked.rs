@@ -123,17 +123,18 @@ fn last_prompt(input: &[Value]) -> (usize, String) {
         .rev()
         .filter(|(_, item)| item["role"] == "user")
         .find_map(|(at, item)| {
-            let said: Vec<String> = texts(&item["content"])
+            // What the client puts before the prompt (a summary, a mentioned file) is not said now.
+            texts(&item["content"])
                 .into_iter()
-                .map(without_reminders)
-                .filter(|text| !text.is_empty())
-                .collect();
-            (!said.is_empty()).then(|| (at, said.join("\n")))
+                .rev()
+                .map(|text| without_reminders(text).trim().to_owned())
+                .find(|text| !text.is_empty())
+                .map(|said| (at, said))
         })
         .unwrap_or_default()
 }
 
-/// Returns `text` without its `<system-reminder>` parts, trimmed.
+/// Returns `text` without its `<system-reminder>` parts.
 fn without_reminders(text: &str) -> String {
     const OPEN: &str = "<system-reminder>";
     const CLOSE: &str = "</system-reminder>";
@@ -146,7 +147,7 @@ fn without_reminders(text: &str) -> String {
             .map_or("", |(_, after)| after);
     }
     kept.push_str(rest);
-    kept.trim().to_owned()
+    kept
 }
 
 /// The outputs of the calls after the prompt. Parallel calls may come back in any order; the order

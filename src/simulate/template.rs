@@ -180,7 +180,10 @@ fn apply(
             text.lines()
                 .map(without_number)
                 .collect::<Vec<_>>()
-                .join("\n"),
+                .join("\n")
+                // A file's last newline is shown as an empty line with a number.
+                .trim_end()
+                .to_owned(),
         ),
         "absolute" if text.starts_with('/') => Some(text.to_owned()),
         "absolute" => {
@@ -232,7 +235,11 @@ mod tests {
             conversation: "c".to_owned(),
             prompt: "Read notes.txt, write \"out.md\".\nrun: ls -l".to_owned(),
             folder: Some("/home/a".to_owned()),
-            outputs: vec!["1\tone\n2\ttwo".to_owned(), String::new(), "z".to_owned()],
+            outputs: vec![
+                "1\tone\n2\ttwo\n3\t".to_owned(),
+                String::new(),
+                "z".to_owned(),
+            ],
             tools: Vec::new(),
             items: 3,
             turn: 1,
@@ -258,7 +265,8 @@ mod tests {
             ("{{prompt|ending:.md|absolute}}", "/home/a/out.md"),
             ("{{prompt|ending:.txt}}", "notes.txt"),
             ("{{prompt|word:1|json}}", "\"Read\""),
-            ("{{output.0|lines}} {{prompt|first:4}}", "2 Read"),
+            ("{{output.0|lines}} {{prompt|first:4}}", "3 Read"),
+            ("{{output.0|numberless|lines}}", "2"),
             ("{{prompt|word:4|shell}}", "'\"out.md\".'"),
         ] {
             assert_eq!(fill(text, sources).as_deref(), Ok(want), "{text}");
