@@ -8,6 +8,7 @@
 //! lose a refresh token that the issuer has already replaced. [`Broker::settle`] waits for such tasks.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -144,6 +145,12 @@ impl Memory {
                 content_until,
             },
         );
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::account::import::{ImportError, import_codex};
 use crate::account::record::{Record, printable};
+use crate::account::sign_in::SignInError;
 use crate::account::store::Store;
 use crate::error::{Kind, Report};
 use crate::files::places::Places;
@@ -112,15 +113,13 @@ fn tell(
 }
 
 fn refused(error: ImportError) -> Report {
-    let kind = match error {
-        ImportError::Store(_) => Kind::Internal,
-        _ => Kind::SignIn,
-    };
+    const ATTEMPT: &str = "could not import the Codex login";
     let mend = error.mend();
-    let report = Report::new(
-        kind,
-        anyhow::Error::new(error).context("could not import the Codex login"),
-    );
+    let mut report = match error {
+        ImportError::Store(error) => SignInError::from(error).report(),
+        other => Report::new(Kind::SignIn, other),
+    };
+    report.error = report.error.context(ATTEMPT);
     match mend {
         Some(mend) => report.hint(mend),
         None => report,

@@ -3,6 +3,7 @@
 //! One call, one answer: who may call, how often, and where the tokens go is `account::broker`'s business. A
 //! refresh token is single use, so a call is never repeated here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, USER_AGENT};
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::oauth::answer::{accept, refuse};
 use crate::secret::Secret;
+use crate::upstream::connections::Connections;
 
 pub use crate::oauth::answer::{ExchangeError, Tokens};
 
@@ -36,7 +38,7 @@ pub enum RefreshReason {
 #[derive(Clone, Debug)]
 pub struct Exchange {
     url: String,
-    client: reqwest::Client,
+    connections: Arc<Connections>,
     time_limit: Duration,
 }
 
@@ -49,21 +51,21 @@ struct Refresh<'a> {
 }
 
 impl Exchange {
-    /// Speaks to the issuer at `auth_origin` (`https://auth.openai.com`) through `client`.
+    /// Speaks to the issuer at `auth_origin` (`https://auth.openai.com`) through `connections`.
     ///
-    /// `client` must not follow redirects: one to another host would be sent the refresh token.
-    pub fn new(auth_origin: String, client: reqwest::Client) -> Self {
+    /// They must not follow redirects: one to another host would be sent the refresh token.
+    pub fn new(auth_origin: &str, connections: impl Into<Connections>) -> Self {
         let url = format!("{}/oauth/token", auth_origin.trim_end_matches('/'));
         Self {
             url,
-            client,
+            connections: Arc::new(connections.into()),
             time_limit: TIME_LIMIT,
         }
     }
 
     /// Returns the same, but giving up after `time_limit` from the start of a call to the end of its answer.
     #[must_use]
-    pub const fn within(mut self, time_limit: Duration) -> Self {
+    pub fn within(mut self, time_limit: Duration) -> Self {
         self.time_limit = time_limit;
         self
     }
@@ -85,11 +87,15 @@ impl Exchange {
             refresh_token: refresh_token.expose(),
         })
         .expect("four strings always serialise");
-        let mut answer = self
-            .client
+        let connections = self.connections.get().await;
+        let connections = connections.map_err(|_| ExchangeError::Unreachable {
+            what: "the system's root certificates cannot be read",
+        })?;
+        let mut answer = connections
             .post(&self.url)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ccx/", env!("CARGO_PKG_VERSION")))
+            .header("originator", "ccx")
             .timeout(self.time_limit)
             .body(body)
             .send()

@@ -3,37 +3,28 @@
 //! Owns the connections. Knows nothing of what is in a request or an answer: bodies come and go as
 //! bytes, a refusal becomes a [`Failure`] in `failure`.
 //!
-//! Making a [`Client`] is cheap. What costs time, reading the system's root certificates, is done on
-//! another thread when the client is first used or warmed; a loopback endpoint has no use for TLS and
-//! does without.
+//! Making a [`Client`] is cheap: see `connections`.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt as _;
-use tokio::sync::OnceCell;
 
 use crate::account::credentials::Credentials;
 use crate::catalogue::model::Lane;
 use crate::time::UnixSeconds;
 use crate::upstream::answer::{Answer, ERROR_BODY_LIMIT};
-use crate::upstream::endpoints::{Endpoints, is_loopback_origin};
+use crate::upstream::connections::{CONNECT_LIMIT, ClientError, Connections, LookupError};
+use crate::upstream::endpoints::Endpoints;
 use crate::upstream::failure::Failure;
 use crate::upstream::lane::{CLIENT_VERSION, Identity, Turn};
 use crate::upstream::routing::{Route, Routes};
 
-/// A name lookup, a TCP connection and a TLS handshake together take no longer.
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-
 /// Upstream may think this long before the first byte of an answer; its own client waits as long.
 const HEADER_LIMIT: Duration = Duration::from_secs(300);
-
-/// Connections stay open this long without use: people think longer between turns than servers like.
-const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// For the small calls beside the turns.
 const SIDE_LIMIT: Duration = Duration::from_secs(10);
@@ -47,14 +38,6 @@ const CATALOGUE_LIMIT: usize = 8 * 1024 * 1024;
 const RESPONSES: &str = "/backend-api/codex/responses";
 const ACCOUNTS_CHECK: &str = "/backend-api/wham/accounts/check";
 const MODELS: &str = "/backend-api/codex/models";
-
-/// The client could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The HTTP library refused its settings, or the system has no root certificates.
-    #[error("cannot prepare connections to upstream")]
-    Build(#[source] reqwest::Error),
-}
 
 /// One model turn.
 #[derive(Clone, Debug)]
@@ -92,18 +75,14 @@ pub struct Client {
 struct Shared {
     endpoints: Endpoints,
     identity: Identity,
-    connections: OnceCell<reqwest::Client>,
+    connections: Connections,
     routes: Routes,
 }
 
 impl Client {
     /// Makes a client that has no connections yet. Reads no certificates and opens nothing.
     pub fn new(endpoints: Endpoints, identity: Identity) -> Result<Self, ClientError> {
-        let connections = if endpoints.chatgpt.starts_with("http:") {
-            OnceCell::new_with(Some(build(&endpoints.chatgpt)?))
-        } else {
-            OnceCell::new()
-        };
+        let connections = Connections::new(&endpoints.chatgpt)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoints,
@@ -238,74 +217,9 @@ impl Client {
     }
 
     async fn connections(&self) -> Result<&reqwest::Client, Failure> {
-        let origin = &self.shared.endpoints.chatgpt;
-        self.shared
-            .connections
-            .get_or_try_init(|| async {
-                let origin = origin.clone();
-                let built = tokio::task::spawn_blocking(move || build(&origin)).await;
-                match built {
-                    Ok(Ok(client)) => Ok(client),
-                    _ => Err(Failure::Unreachable {
-                        what: "the system's root certificates cannot be read".to_owned(),
-                    }),
-                }
-            })
-            .await
-    }
-}
-
-/// Builds the connection pool. Reads the root certificates unless `origin` is plain http.
-fn build(origin: &str) -> Result<reqwest::Client, ClientError> {
-    // Fails only when it was installed before, by us or by another client in this process.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .connect_timeout(CONNECT_LIMIT)
-        .pool_idle_timeout(IDLE_LIMIT)
-        .pool_max_idle_per_host(32)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(30))
-        .tcp_keepalive_interval(Duration::from_secs(10))
-        .tcp_keepalive_retries(3)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .dns_resolver(Lookup);
-    // A connection whose other end is gone (sleep, another network) is given up, not waited for.
-    #[cfg(target_os = "linux")]
-    let builder = builder.tcp_user_timeout(Duration::from_secs(60));
-    let builder = if is_loopback_origin(origin) {
-        builder.no_proxy()
-    } else {
-        builder
-    };
-    let builder = if origin.starts_with("http:") {
-        // Trusts nobody: no TLS connection is ever made, since routes of a loopback endpoint are loopback too.
-        builder.http1_only().tls_backend_preconfigured(
-            rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        )
-    } else {
-        builder
-    };
-    builder.build().map_err(ClientError::Build)
-}
-
-/// Looks names up with the system's resolver. Exists so that a failure has a type of its own.
-struct Lookup;
-
-#[derive(Debug, thiserror::Error)]
-#[error("name not found")]
-struct LookupError(#[source] std::io::Error);
-
-impl reqwest::dns::Resolve for Lookup {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(LookupError)?;
-            let found: Vec<SocketAddr> = found.collect();
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        let prepared = self.shared.connections.get().await;
+        prepared.map_err(|_| Failure::Unreachable {
+            what: "the system's root certificates cannot be read".to_owned(),
         })
     }
 }

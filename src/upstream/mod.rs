@@ -1,6 +1,7 @@
 //! The ChatGPT backend: how requests go there, and what its failures mean.
 
 pub mod answer;
+pub mod connections;
 pub mod endpoints;
 pub mod failure;
 pub mod http;

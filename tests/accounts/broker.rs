@@ -610,7 +610,7 @@ fn a_runtime_that_ends_in_the_middle_does_not_block_the_next() {
     // A pooled connection belongs to the runtime it was made on: each gets a client of its own.
     let broker = Broker::new(
         open(home.root.path()),
-        Exchange::new(issuer.origin.clone(), client()),
+        Exchange::new(&issuer.origin, client()),
         home.time.clock(),
     );
     let first = runtime();

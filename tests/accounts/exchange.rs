@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ccx::oauth::exchange::{ExchangeError, RefreshReason, Tokens};
+use ccx::oauth::exchange::{Exchange, ExchangeError, RefreshReason, Tokens};
+use ccx::upstream::connections::Connections;
 use serde_json::{Value, json};
 
 use crate::issuer::{Gate, Issuer, Reply, tokens};
@@ -42,6 +43,7 @@ async fn the_request_is_the_recorded_one() {
             has(concat!("user-agent: ccx/", env!("CARGO_PKG_VERSION"))),
             "{request:?}"
         );
+        assert!(has("originator: ccx"), "{request:?}");
     }
 }
 
@@ -140,5 +142,43 @@ async fn an_issuer_that_says_nothing_is_left() {
         Err(ExchangeError::Unreachable {
             what: "no answer in time"
         })
+    );
+}
+
+#[tokio::test]
+async fn connections_of_its_own_are_made_on_first_use() {
+    let issuer = Issuer::start(|number, _| match number {
+        0 => tokens(1),
+        _ => Reply::Header(307, "location: /elsewhere".to_owned()),
+    });
+    let connections = Connections::new(&issuer.origin).unwrap();
+    let exchange = Exchange::new(&format!("{}/", issuer.origin), connections);
+    for expected in [
+        Ok(()),
+        Err(ExchangeError::Status {
+            status: 307,
+            code: None,
+        }),
+    ] {
+        let outcome = exchange
+            .refresh(&secret("rt-0"), RefreshReason::ProactiveExpiry)
+            .await;
+        assert_eq!(outcome.map(drop), expected);
+    }
+    assert_eq!(issuer.requests()[0].line, "POST /oauth/token HTTP/1.1");
+    assert_eq!(issuer.count(), 2);
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_speak_tls_gets_nothing() {
+    let issuer = Issuer::start(|_, _| unreachable!("it cannot be read"));
+    let origin = issuer.origin.replace("http:", "https:");
+    let outcome = Exchange::new(&origin, Connections::new(&origin).unwrap())
+        .within(Duration::from_secs(5))
+        .refresh(&secret("rt-0"), RefreshReason::ProactiveExpiry)
+        .await;
+    assert!(
+        matches!(outcome, Err(ExchangeError::Unreachable { .. })),
+        "{outcome:?}"
     );
 }

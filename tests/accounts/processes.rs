@@ -24,7 +24,7 @@ fn one_of_several_processes() {
     };
     let broker = Broker::new(
         open(Path::new(&root)),
-        Exchange::new(origin, client()),
+        Exchange::new(&origin, client()),
         Clock::new(|| UnixSeconds(NOW)),
     );
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -31,7 +31,7 @@ pub(crate) fn client() -> reqwest::Client {
 }
 
 pub(crate) fn exchange(issuer: &Issuer) -> Exchange {
-    Exchange::new(issuer.origin.clone(), client())
+    Exchange::new(&issuer.origin, client())
 }
 
 pub(crate) fn secret(text: &str) -> Secret<String> {
