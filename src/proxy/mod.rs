@@ -1,8 +1,19 @@
 //! The local proxy: speaks the Messages API to the client and passes what it asks to upstream.
 //!
-//! `guard`, `route`, `conversation` and `reply` decide; they know nothing of sockets.
+//! `guard`, `route`, `conversation` and `reply` decide; `server` accepts, `service` dispatches, `messages`
+//! runs the attempts of one request, and `pipe` carries a stream from upstream to the client.
 
+pub mod attempts;
+pub mod body;
 pub mod conversation;
+pub mod count;
+pub mod entry;
 pub mod guard;
+pub mod intake;
+pub mod messages;
+pub mod models;
+pub mod pipe;
 pub mod reply;
 pub mod route;
+pub mod server;
+pub mod service;

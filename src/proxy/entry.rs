@@ -1,0 +1,112 @@
+//! The ledger entry of a request in flight: written exactly once, whatever happens to the request.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::ledger::{Entry, Ledger, Outcome};
+use crate::time::UnixSeconds;
+use crate::wire::responses::Usage;
+
+/// Returns the time of the system's clock.
+pub fn now() -> UnixSeconds {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixSeconds(since.unwrap_or_default().as_secs())
+}
+
+/// A request in flight. Dropped before [`OpenEntry::finish`], it counts as given up by the client.
+#[derive(Debug)]
+pub struct OpenEntry {
+    ledger: Arc<Mutex<Ledger>>,
+    arrived: Instant,
+    /// `None` once it is in the ledger.
+    entry: Option<Entry>,
+}
+
+impl OpenEntry {
+    /// Opens the entry of a request that has just arrived.
+    pub fn new(ledger: Arc<Mutex<Ledger>>, id: String) -> Self {
+        let entry = Entry {
+            id,
+            at: now(),
+            conversation: String::new(),
+            asked: String::new(),
+            model: String::new(),
+            class: String::new(),
+            attempts: 0,
+            prepared: Duration::ZERO,
+            first_byte: None,
+            first_content: None,
+            total: Duration::ZERO,
+            usage: None,
+            losses: Vec::new(),
+            outcome: Outcome::Cancelled,
+        };
+        Self {
+            ledger,
+            arrived: Instant::now(),
+            entry: Some(entry),
+        }
+    }
+
+    /// Returns the id that the client is told.
+    pub fn id(&self) -> &str {
+        self.entry.as_ref().map_or("", |entry| &entry.id)
+    }
+
+    /// Changes the entry.
+    pub fn note(&mut self, change: impl FnOnce(&mut Entry, Duration)) {
+        let age = self.arrived.elapsed();
+        if let Some(entry) = &mut self.entry {
+            change(entry, age);
+        }
+    }
+
+    /// Puts the entry into the ledger.
+    pub fn finish(&mut self, outcome: Outcome, usage: Option<Usage>) {
+        let Some(mut entry) = self.entry.take() else {
+            return;
+        };
+        entry.total = self.arrived.elapsed();
+        entry.outcome = outcome;
+        entry.usage = usage;
+        log(&entry);
+        // A panic elsewhere leaves the ledger's counts whole: each `add` is complete or not begun.
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.add(entry);
+    }
+}
+
+impl Drop for OpenEntry {
+    fn drop(&mut self) {
+        self.finish(Outcome::Cancelled, None);
+    }
+}
+
+fn log(entry: &Entry) {
+    let milliseconds = |span: Duration| span.as_millis() as u64;
+    let usage = entry.usage.unwrap_or_default();
+    let (ended, status, why) = match &entry.outcome {
+        Outcome::Done => ("done", 200, ""),
+        Outcome::Failed { status, message } => ("failed", *status, message.as_str()),
+        Outcome::Cancelled => ("cancelled", 499, ""),
+    };
+    tracing::info!(
+        request = entry.id,
+        conversation = entry.conversation,
+        asked = entry.asked,
+        model = entry.model,
+        class = entry.class,
+        attempts = entry.attempts,
+        first_byte_ms = entry.first_byte.map(milliseconds),
+        first_content_ms = entry.first_content.map(milliseconds),
+        total_ms = milliseconds(entry.total),
+        input_tokens = usage.input_tokens,
+        cached_tokens = usage.cached_tokens,
+        output_tokens = usage.output_tokens,
+        losses = entry.losses.join(","),
+        ended,
+        status,
+        why,
+        "request"
+    );
+}

@@ -1,0 +1,349 @@
+//! A stream on its way from upstream to the client: one read, all complete events translated, one write.
+//!
+//! No task and no channel stand between the two: the client's connection polls upstream directly, so a
+//! slow client slows upstream down, and a client that has gone drops upstream at once.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use crate::ledger::Outcome;
+use crate::proxy::attempts::Attempts;
+use crate::proxy::entry::{OpenEntry, now};
+use crate::proxy::reply;
+use crate::sse::Decoder;
+use crate::translate::reasoning::Origin;
+use crate::translate::stream::{Machine, Setup, Step};
+use crate::upstream::answer::Answer;
+use crate::upstream::failure::Failure;
+
+/// Silence after which the client is sent a `ping`. It gives up after 300 s; people look sooner.
+const PING_AFTER: Duration = Duration::from_secs(9);
+
+/// Silence of upstream after which the answer counts as stalled.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(300);
+
+/// Events are gathered up to here before the client is sent a piece.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// How long a beginning is waited for before the response's head goes out without it.
+///
+/// Failures that upstream reports inside a stream come at its very start; while none of the head was
+/// sent they still become a proper status.
+const BEGINNING: Duration = Duration::from_secs(3);
+
+/// What the table of replies has to know of the request.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Upstream's name of the model.
+    pub model: String,
+    /// The model's usable window in tokens.
+    pub window: u64,
+    /// Estimated tokens of the request.
+    pub tokens: u64,
+}
+
+impl Facts {
+    /// Returns the context of a reply that is made now.
+    pub fn context(&self) -> reply::Context<'_> {
+        reply::Context {
+            now: now(),
+            model: &self.model,
+            window: self.window,
+            tokens: self.tokens,
+        }
+    }
+}
+
+/// An answer of upstream in the making, read up to where it has begun.
+#[derive(Debug)]
+pub struct Begun {
+    answer: Option<Answer>,
+    decoder: Decoder,
+    machine: Machine,
+    out: Vec<u8>,
+}
+
+/// Asks upstream until an answer has begun. Until then a failure can still become a status.
+pub async fn begin(
+    attempts: &mut Attempts,
+    setup: &Setup,
+    entry: &mut OpenEntry,
+) -> Result<Begun, Failure> {
+    loop {
+        let answer = attempts.open_for(entry).await?;
+        match read_beginning(answer, Machine::new(setup.clone())).await {
+            Ok(begun) => return Ok(begun),
+            Err(failure) => attempts.recover(failure).await?,
+        }
+    }
+}
+
+async fn read_beginning(answer: Answer, machine: Machine) -> Result<Begun, Failure> {
+    let deadline = Instant::now() + BEGINNING;
+    let mut begun = Begun {
+        answer: Some(answer),
+        decoder: Decoder::default(),
+        machine,
+        out: Vec::with_capacity(1024),
+    };
+    while let Some(answer) = &mut begun.answer {
+        let chunk = match tokio::time::timeout_at(deadline, answer.chunk()).await {
+            Err(_) => break,
+            Ok(None) => return Err(Failure::Cut),
+            Ok(Some(chunk)) => chunk?,
+        };
+        match begun.take(&chunk) {
+            Ok(()) => {}
+            Err(failure) if begun.machine.is_committed() => {
+                begun.fail(&reply::from_failure(&failure, NOTHING_KNOWN));
+            }
+            Err(failure) => return Err(failure),
+        }
+        if begun.machine.has_begun() {
+            break;
+        }
+    }
+    begun.machine.start(&mut begun.out);
+    Ok(begun)
+}
+
+/// For failures behind the first content: none of their words depends on the request.
+const NOTHING_KNOWN: reply::Context<'_> = reply::Context {
+    now: crate::time::UnixSeconds(0),
+    model: "",
+    window: 0,
+    tokens: 0,
+};
+
+impl Begun {
+    /// Translates what a read gave. An answer that is complete lets go of upstream.
+    fn take(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        if self.decoder.feed(chunk).is_err() {
+            return Err(Failure::Malformed {
+                what: "an event longer than any that upstream sends".into(),
+            });
+        }
+        while let Some(frame) = self.decoder.next_frame() {
+            match self.machine.feed(frame, &mut self.out) {
+                Step::Continue => {}
+                Step::Finished => {
+                    finish(self.answer.take());
+                    break;
+                }
+                Step::Failed(failure) => return Err(Failure::from_stream(&failure)),
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, reply: &reply::Reply) {
+        self.answer = None;
+        self.machine.fail(reply.kind, &reply.message, &mut self.out);
+    }
+}
+
+/// Lets an answer that is complete come to its end, so that its connection serves the next request.
+///
+/// The task ends by itself within a second.
+fn finish(answer: Option<Answer>) {
+    if let Some(answer) = answer {
+        tokio::spawn(answer.drain());
+    }
+}
+
+type Reopening = Pin<Box<dyn Future<Output = (Box<Attempts>, Result<Answer, Failure>)> + Send>>;
+
+/// Where the next bytes come from.
+enum Source {
+    /// From the answer that is open.
+    Live,
+    /// From a new attempt, made behind a head that was sent already.
+    Reopening(Reopening),
+}
+
+/// A stream in the making. Dropping it cancels upstream and notes that the client has gone.
+pub struct Pipe {
+    begun: Begun,
+    source: Source,
+    /// Kept while another attempt would be invisible; frees the request's body after that.
+    attempts: Option<Box<Attempts>>,
+    origin: Origin,
+    facts: Facts,
+    entry: OpenEntry,
+    tick: Pin<Box<Sleep>>,
+    last_in: Instant,
+    last_out: Instant,
+    failed: Option<reply::Reply>,
+    is_over: bool,
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe")
+            .field("facts", &self.facts)
+            .field("is_over", &self.is_over)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pipe {
+    /// Carries on with an answer that has begun.
+    pub fn new(
+        begun: Begun,
+        attempts: Attempts,
+        origin: Origin,
+        facts: Facts,
+        entry: OpenEntry,
+    ) -> Self {
+        let now = Instant::now();
+        let is_committed = begun.machine.is_committed();
+        Self {
+            begun,
+            source: Source::Live,
+            attempts: (!is_committed).then(|| Box::new(attempts)),
+            origin,
+            facts,
+            entry,
+            tick: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
+            last_in: now,
+            last_out: now,
+            failed: None,
+            is_over: false,
+        }
+    }
+
+    /// Returns the next piece of the stream, `None` at its end.
+    pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let is_ended = self.begun.answer.is_none() && matches!(self.source, Source::Live);
+            if is_ended || self.begun.out.len() >= PIECE_BYTES {
+                break;
+            }
+            let step = match &mut self.source {
+                Source::Live => self.poll_answer(context),
+                Source::Reopening(reopening) => {
+                    let step = reopening.as_mut().poll(context);
+                    step.map(|(attempts, outcome)| self.reopened(attempts, outcome))
+                }
+            };
+            if step.is_ready() {
+                continue;
+            }
+            if !self.begun.out.is_empty() {
+                break;
+            }
+            ready!(self.tick.as_mut().poll(context));
+            self.on_tick();
+        }
+        if self.begun.out.is_empty() {
+            self.end();
+            return Poll::Ready(None);
+        }
+        self.last_out = Instant::now();
+        let room = self.begun.out.len().min(PIECE_BYTES);
+        let piece = std::mem::replace(&mut self.begun.out, Vec::with_capacity(room));
+        Poll::Ready(Some(piece.into()))
+    }
+
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(answer) = &mut self.begun.answer else {
+            return Poll::Ready(());
+        };
+        let failure = match ready!(answer.poll_chunk(context)) {
+            Some(Ok(chunk)) => {
+                self.last_in = Instant::now();
+                self.begun.take(&chunk).err()
+            }
+            Some(Err(failure)) => Some(failure),
+            None => Some(Failure::Cut),
+        };
+        if let Some(failure) = failure {
+            self.on_failure(failure);
+        }
+        if self.begun.machine.is_committed() {
+            self.commit();
+        }
+        Poll::Ready(())
+    }
+
+    /// Frees what only another attempt would need.
+    fn commit(&mut self) {
+        if self.attempts.take().is_some() {
+            self.entry
+                .note(|entry, age| entry.first_content = Some(age));
+        }
+    }
+
+    fn on_failure(&mut self, failure: Failure) {
+        self.begun.answer = None;
+        match self.attempts.take() {
+            Some(mut attempts) if !self.begun.machine.is_committed() => {
+                self.source = Source::Reopening(Box::pin(async move {
+                    let outcome = match attempts.recover(failure).await {
+                        Ok(()) => attempts.open().await,
+                        Err(failure) => Err(failure),
+                    };
+                    (attempts, outcome)
+                }));
+            }
+            _ => self.give_up(&failure),
+        }
+    }
+
+    fn reopened(&mut self, attempts: Box<Attempts>, outcome: Result<Answer, Failure>) {
+        self.source = Source::Live;
+        match outcome {
+            Ok(answer) => {
+                let sent = attempts.sent;
+                self.entry.note(|entry, _| entry.attempts = sent);
+                self.last_in = Instant::now();
+                self.attempts = Some(attempts);
+                self.begun.answer = Some(answer);
+                self.begun.decoder = Decoder::default();
+                self.begun.machine.restart(self.origin.clone());
+            }
+            Err(failure) => self.give_up(&failure),
+        }
+    }
+
+    /// Tells the client, inside the stream, that the answer will not be completed.
+    fn give_up(&mut self, failure: &Failure) {
+        let reply = reply::from_failure(failure, self.facts.context());
+        self.begun.fail(&reply);
+        self.failed = Some(reply);
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        if matches!(self.source, Source::Live) && now - self.last_in >= UPSTREAM_IDLE {
+            self.on_failure(Failure::Stalled {
+                idle: UPSTREAM_IDLE,
+            });
+        } else if now - self.last_out >= PING_AFTER {
+            crate::translate::stream::ping(&mut self.begun.out);
+            self.last_out = now;
+        }
+        self.tick.as_mut().reset(self.last_out + PING_AFTER);
+    }
+
+    fn end(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.is_over = true;
+        let outcome = match self.failed.take() {
+            None => Outcome::Done,
+            Some(reply) => Outcome::Failed {
+                status: reply.status,
+                message: reply.message,
+            },
+        };
+        self.entry.finish(outcome, self.begun.machine.usage());
+    }
+}

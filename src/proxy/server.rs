@@ -1,0 +1,66 @@
+//! Accepts connections on a listener and answers their requests until told to stop.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::proxy::service::{Service, answer};
+
+/// Pause after a failed accept: out of descriptors, most likely, and those come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `listener` until `stop` resolves, then lets requests in flight end for as long as it says.
+///
+/// Who calls it owns the reason to stop. When it returns no connection is left.
+pub async fn serve(
+    listener: TcpListener,
+    service: Arc<Service>,
+    stop: impl Future<Output = Duration>,
+) {
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    let drain = loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            drain = &mut stop => break drain,
+            // Finished connections are reaped as they end, so that the set stays small.
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(why = %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Without it a short event waits for the acknowledgement of the one before: 40 ms.
+        let _ = stream.set_nodelay(true);
+        let service = service.clone();
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |request| {
+                let service = service.clone();
+                async move { Ok::<_, Infallible>(answer(service, request).await) }
+            }),
+        );
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(why = %error, "a connection ended early");
+            }
+        });
+    };
+    drop(listener);
+    // Whoever does not end in time is cut: dropping the set aborts its tasks.
+    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+}

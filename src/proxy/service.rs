@@ -1,0 +1,126 @@
+//! Dispatches requests: guard, route, the one that answers.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use crate::account::broker::Broker;
+use crate::catalogue::families::Families;
+use crate::catalogue::shelf::Shelf;
+use crate::ledger::Ledger;
+use crate::proxy::body::Body;
+use crate::proxy::guard::Guard;
+use crate::proxy::reply::{self, Reply};
+use crate::proxy::route::{Route, route};
+use crate::proxy::{count, messages, models};
+use crate::translate::request::ToolCache;
+use crate::upstream::http::Client;
+use crate::wire::envelope::error_body;
+
+/// Everything that answering a request takes. One for each proxy.
+#[derive(Debug)]
+pub struct Service {
+    /// Who may ask.
+    pub guard: Guard,
+    /// Tokens.
+    pub broker: Arc<Broker>,
+    /// The account this proxy is pinned to; `None` is the active one.
+    pub account: Option<String>,
+    /// The way upstream.
+    pub client: Arc<Client>,
+    /// The models.
+    pub shelf: Arc<Shelf>,
+    /// Which model a family means.
+    pub families: Families,
+    /// Translated tool lists.
+    pub tools: Mutex<ToolCache>,
+    /// What happened.
+    pub ledger: Arc<Mutex<Ledger>>,
+}
+
+/// Returns a fresh id of the form `prefix` + 24 hex digits.
+pub fn fresh_id(prefix: &str) -> String {
+    let random: [u8; 12] = rand::random();
+    let mut id = String::with_capacity(prefix.len() + 24);
+    id.push_str(prefix);
+    for byte in random {
+        id.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+        id.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+    }
+    id
+}
+
+/// Answers one request.
+pub async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Response<Body> {
+    let id = fresh_id("req_");
+    let mut response = match dispatch(&service, &id, request).await {
+        Ok(response) => response,
+        Err(reply) => error(&reply, &id),
+    };
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("request-id", value);
+    }
+    response
+}
+
+async fn dispatch(
+    service: &Arc<Service>,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Reply> {
+    let guard = &service.guard;
+    let headers = request.headers();
+    guard.check_origin(headers).map_err(reply::from_refusal)?;
+    let route = route(request.method(), request.uri().path());
+    if route != Ok(Route::Live) {
+        guard.check_secret(headers).map_err(reply::from_refusal)?;
+    }
+    let route = route.map_err(|reason| {
+        reply::from_no_route(reason, request.method().as_str(), request.uri().path())
+    })?;
+    match route {
+        Route::Live => Ok(alive(request.method())),
+        Route::Messages => messages::answer(service, id, request).await,
+        Route::CountTokens => count::answer(request).await,
+        Route::Models => Ok(models::answer(service)),
+    }
+}
+
+fn alive(method: &Method) -> Response<Body> {
+    if *method == Method::HEAD {
+        Response::new(Body::whole(Bytes::new()))
+    } else {
+        json(r#"{"status":"ok"}"#)
+    }
+}
+
+/// Makes a 200 with a JSON body.
+pub fn json(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn error(reply: &Reply, id: &str) -> Response<Body> {
+    let mut response = json(error_body(reply.kind, &reply.message, id));
+    *response.status_mut() =
+        http::StatusCode::from_u16(reply.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+    error_headers(response.headers_mut(), reply);
+    response
+}
+
+fn error_headers(headers: &mut HeaderMap, reply: &Reply) {
+    if !reply.retryable {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    if let Some(seconds) = reply.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Some(allow) = reply.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+}
