@@ -1,12 +1,18 @@
-//! The words of the command line and what they do.
+//! The words of the command line and what they do. `args` says what can be typed; one file for each command.
 
+pub mod args;
+pub mod client;
+pub mod daemon;
+pub mod demo;
+pub mod environment;
+pub mod host;
+pub mod launch;
 pub mod login;
+pub mod models;
+pub mod run;
+pub mod setup;
+pub mod sign_in;
+pub mod status;
+pub mod ui;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-/// Runs the command line `words` (the program's name first) and returns its exit code.
-pub fn main(words: Vec<OsString>) -> ExitCode {
-    let _ = words;
-    ExitCode::SUCCESS
-}
+pub use run::main;

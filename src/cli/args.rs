@@ -1,0 +1,326 @@
+//! What can be typed: ccx's own words, or a launch whose words are the client's.
+//!
+//! Own words count only as the first argument. Everything else goes to the client unparsed and in order,
+//! but for `--account NAME` (anywhere before a `--`: the client has no such flag) and leading `--ccx-…`.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// What was typed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Run the client.
+    Launch(LaunchWords),
+    /// One of ccx's own commands.
+    Own(Own),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+    /// Hidden: lead the client's session inside a terminal of its own.
+    Leader(Vec<OsString>),
+    /// Hidden: become the client.
+    Child(Vec<OsString>),
+}
+
+/// A launch of the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchWords {
+    /// The account it is pinned to.
+    pub account: Option<String>,
+    /// Lets the client inherit ccx's own terminal.
+    pub no_pty: bool,
+    /// The client's arguments.
+    pub client: Vec<OsString>,
+}
+
+/// Words that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// A flag of ours that does not exist.
+    #[error("unknown flag {0}; ccx's own flags are --account NAME and --ccx-no-pty")]
+    UnknownFlag(String),
+    /// A flag of ours without its value.
+    #[error("{0} needs a value")]
+    NoValue(&'static str),
+    /// A word kept for a command that this version does not have.
+    #[error("`ccx {0}` is not part of this version")]
+    Reserved(String),
+    /// The words of an own command; also its `--help`.
+    #[error(transparent)]
+    Command(#[from] clap::Error),
+}
+
+/// Words that are ours as the first argument, but have no command yet.
+const RESERVED: [&str; 11] = [
+    "logout",
+    "accounts",
+    "use",
+    "models",
+    "quota",
+    "config",
+    "doctor",
+    "restore",
+    "start",
+    "dashboard",
+    "completions",
+];
+
+#[derive(Debug, Parser)]
+#[command(name = "ccx", bin_name = "ccx", disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    own: Own,
+}
+
+/// ccx's own commands.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Own {
+    /// Take over a ChatGPT login
+    Login {
+        /// Use the Codex CLI's login; PATH is its auth.json (default: $CODEX_HOME or ~/.codex)
+        #[arg(long, value_name = "PATH", num_args = 0..=1, required = true)]
+        import: Option<Option<std::path::PathBuf>>,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show accounts, models and the client
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the proxy without a client
+    Daemon {
+        /// What the daemon should do
+        #[command(subcommand)]
+        verb: DaemonVerb,
+    },
+    /// Show ccx at work without an account, against a simulated ChatGPT
+    Demo(DemoWords),
+}
+
+/// What to do with the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum DaemonVerb {
+    /// Run in the foreground until interrupted
+    Run {
+        /// Loopback port to listen on (default: $PORT, else 8081)
+        #[arg(long)]
+        port: Option<u16>,
+    },
+}
+
+/// The words of `ccx demo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct DemoWords {
+    /// Fetch Claude Code from npm without asking, if it is not installed
+    #[arg(long)]
+    pub yes: bool,
+    /// Open the client's own screen instead of running one job
+    #[arg(long)]
+    pub interactive: bool,
+    /// Only run the simulated ChatGPT and print how to point ccx at it
+    #[arg(long, conflicts_with = "interactive")]
+    pub serve: bool,
+    /// How the simulated ChatGPT behaves: a bundled name or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub scenario: Option<String>,
+}
+
+/// Reads the words behind the program's name.
+pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
+    let Some(first) = words.first().and_then(|word| word.to_str()) else {
+        return launch(words);
+    };
+    match first {
+        "--ccx-leader" => Ok(Words::Leader(words[1..].to_vec())),
+        "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
+        "help" | "--help" | "-h" => Ok(Words::Help),
+        "--version" | "-V" => Ok(Words::Version),
+        "login" | "status" | "daemon" | "demo" => {
+            let program = OsStr::new("ccx");
+            let line = std::iter::once(program).chain(words.iter().map(OsString::as_os_str));
+            Ok(Words::Own(Line::try_parse_from(line)?.own))
+        }
+        reserved if RESERVED.contains(&reserved) || reserved == "statusline" => {
+            Err(UsageError::Reserved(reserved.to_owned()))
+        }
+        _ => launch(words),
+    }
+}
+
+fn launch(words: &[OsString]) -> Result<Words, UsageError> {
+    const ACCOUNT: &str = "--account";
+    let mut found = LaunchWords::default();
+    let mut is_leading = true;
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let text = word.to_str().unwrap_or_default();
+        if text == "--" {
+            // Behind a leading `--` everything is the client's, our own words included.
+            if !is_leading {
+                found.client.push(word.clone());
+            }
+            found.client.extend(rest.cloned());
+            break;
+        } else if text == ACCOUNT {
+            let value = rest.next().and_then(|value| value.to_str());
+            found.account = Some(value.ok_or(UsageError::NoValue(ACCOUNT))?.to_owned());
+        } else if let Some(value) = text.strip_prefix("--account=") {
+            found.account = Some(value.to_owned());
+        } else if is_leading && text == "--ccx-no-pty" {
+            found.no_pty = true;
+        } else if is_leading && text.starts_with("--ccx-") {
+            return Err(UsageError::UnknownFlag(text.to_owned()));
+        } else {
+            is_leading = false;
+            found.client.push(word.clone());
+        }
+    }
+    Ok(Words::Launch(found))
+}
+
+/// Returns the help of `ccx --help`.
+pub fn help() -> String {
+    let mut commands = String::new();
+    for command in Line::command().get_subcommands() {
+        let about = command.get_about().map(ToString::to_string);
+        commands.push_str(&format!(
+            "  {:<9} {}\n",
+            command.get_name(),
+            about.unwrap_or_default()
+        ));
+    }
+    format!(
+        "Run Claude Code on your own ChatGPT plan\n\
+         \n\
+         Usage: ccx [--account NAME] [--ccx-no-pty] [CLAUDE CODE ARGUMENTS...]\n\
+         \x20      ccx COMMAND [OPTIONS]\n\
+         \n\
+         Commands:\n\
+         {commands}\
+         \n\
+         Everything that is not a word of ccx goes to Claude Code as it is.\n\
+         Claude Code's own help, version and doctor: `ccx -- --help`, `ccx -- --version`, `ccx -- doctor`\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &[&str]) -> Vec<OsString> {
+        line.iter().map(OsString::from).collect()
+    }
+
+    #[track_caller]
+    fn assert_launch(line: &[&str], account: Option<&str>, no_pty: bool, client: &[&str]) {
+        let want = LaunchWords {
+            account: account.map(str::to_owned),
+            no_pty,
+            client: words(client),
+        };
+        assert_eq!(
+            parse(&words(line)).unwrap(),
+            Words::Launch(want),
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_the_clients_in_order() {
+        assert_launch(&[], None, false, &[]);
+        assert_launch(&["-p", "hi", ""], None, false, &["-p", "hi", ""]);
+        assert_launch(&["mcp", "list"], None, false, &["mcp", "list"]);
+        assert_launch(&["-p", "login"], None, false, &["-p", "login"]);
+        assert_launch(&["--", "--help"], None, false, &["--help"]);
+        assert_launch(&["--", "login"], None, false, &["login"]);
+        assert_launch(
+            &["-p", "x", "--", "--account", "y"],
+            None,
+            false,
+            &["-p", "x", "--", "--account", "y"],
+        );
+    }
+
+    #[test]
+    fn our_flags_are_taken_out() {
+        assert_launch(
+            &["--account", "a@b.c", "-p", "x"],
+            Some("a@b.c"),
+            false,
+            &["-p", "x"],
+        );
+        assert_launch(&["-p", "x", "--account=w"], Some("w"), false, &["-p", "x"]);
+        assert_launch(&["--ccx-no-pty", "-c"], None, true, &["-c"]);
+        assert_launch(
+            &["-c", "--ccx-no-pty"],
+            None,
+            false,
+            &["-c", "--ccx-no-pty"],
+        );
+        assert_launch(
+            &["--account", "w", "--ccx-no-pty", "--", "--version"],
+            Some("w"),
+            true,
+            &["--version"],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_told() {
+        for line in [
+            &["--ccx-nonsense"][..],
+            &["--account"],
+            &["doctor"],
+            &["statusline"],
+            &["login"],
+            &["daemon", "fly"],
+            &["demo", "--nonsense"],
+        ] {
+            assert!(parse(&words(line)).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn own_words() {
+        for (line, want) in [
+            (&["help"][..], Words::Help),
+            (&["-h"], Words::Help),
+            (&["--version"], Words::Version),
+            (
+                &["login", "--import"],
+                Words::Own(Own::Login {
+                    import: Some(None),
+                    json: false,
+                }),
+            ),
+            (
+                &["login", "--import", "a.json", "--json"],
+                Words::Own(Own::Login {
+                    import: Some(Some("a.json".into())),
+                    json: true,
+                }),
+            ),
+            (
+                &["daemon", "run", "--port", "9"],
+                Words::Own(Own::Daemon {
+                    verb: DaemonVerb::Run { port: Some(9) },
+                }),
+            ),
+            (
+                &["demo", "--yes"],
+                Words::Own(Own::Demo(DemoWords {
+                    yes: true,
+                    ..DemoWords::default()
+                })),
+            ),
+            (&["--ccx-leader", "x"], Words::Leader(words(&["x"]))),
+        ] {
+            assert_eq!(parse(&words(line)).unwrap(), want, "{line:?}");
+        }
+    }
+}

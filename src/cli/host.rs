@@ -1,0 +1,142 @@
+//! Runs a proxy on a thread of its own: bound, serving, and stopped by whoever holds it.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::account::broker::Broker;
+use crate::catalogue::families::Families;
+use crate::catalogue::shelf::Shelf;
+use crate::ledger::Ledger;
+use crate::proxy::guard::Guard;
+use crate::proxy::server::serve;
+use crate::proxy::service::Service;
+use crate::secret::Secret;
+use crate::translate::request::ToolCache;
+use crate::upstream::http::Client;
+
+/// What a proxy is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Tokens.
+    pub broker: Arc<Broker>,
+    /// The account that the proxy is pinned to.
+    pub account: Option<String>,
+    /// The way upstream.
+    pub client: Arc<Client>,
+    /// The models.
+    pub shelf: Arc<Shelf>,
+    /// Which model a family means.
+    pub families: Families,
+    /// Whom to let in.
+    pub secret: Secret<String>,
+}
+
+/// A proxy that serves. Dropped without [`Host::stop`], it is cut off.
+#[derive(Debug)]
+pub struct Host {
+    port: u16,
+    ledger: Arc<Mutex<Ledger>>,
+    stop: oneshot::Sender<Duration>,
+    thread: JoinHandle<()>,
+}
+
+/// Returns a secret of 256 random bits, as the client can carry it in a header.
+pub fn fresh_secret() -> Secret<String> {
+    let random: [u8; 32] = rand::random();
+    let hex = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Secret::new(hex)
+}
+
+impl Host {
+    /// Serves `listener`, which is bound to loopback already: connections wait until the first is taken.
+    ///
+    /// # Errors
+    /// The listener has no address, or the thread or its runtime cannot be made.
+    pub fn start(listener: TcpListener, parts: Parts) -> io::Result<Self> {
+        let port = listener.local_addr()?.port();
+        listener.set_nonblocking(true)?;
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let service = Arc::new(Service {
+            guard: Guard::new(parts.secret, port),
+            broker: parts.broker,
+            account: parts.account,
+            client: parts.client,
+            shelf: parts.shelf,
+            families: parts.families,
+            tools: Mutex::new(ToolCache::default()),
+            ledger: ledger.clone(),
+        });
+        let (stop, stopped) = oneshot::channel();
+        // One thread: a launch has one client, and a wake-up that crosses threads costs more than the
+        // translation that it would run beside.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("proxy".into())
+            .spawn(move || runtime.block_on(run(listener, service, stopped)))?;
+        Ok(Self {
+            port,
+            ledger,
+            stop,
+            thread,
+        })
+    }
+
+    /// Returns the port that it listens on.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns what happened so far.
+    pub fn ledger(&self) -> Arc<Mutex<Ledger>> {
+        self.ledger.clone()
+    }
+
+    /// Stops accepting, lets requests in flight end for at most `drain`, and waits for that.
+    pub fn stop(self, drain: Duration) {
+        // It can only have stopped by a panic, which was reported when it happened.
+        let _ = self.stop.send(drain);
+        let _ = self.thread.join();
+    }
+}
+
+async fn run(listener: TcpListener, service: Arc<Service>, stopped: oneshot::Receiver<Duration>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(why = %error, "the proxy cannot use its listener");
+            return;
+        }
+    };
+    let warming = tokio::spawn(warm(service.clone()));
+    serve(listener, service.clone(), async {
+        stopped.await.unwrap_or(Duration::ZERO)
+    })
+    .await;
+    warming.abort();
+    // A rotated refresh token must be on disk before the process ends.
+    service.broker.settle().await;
+}
+
+/// Opens the connection upstream and renews the list of models while the client is still starting.
+async fn warm(service: Arc<Service>) {
+    let credentials = match service.broker.credentials(service.account.as_deref()).await {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            tracing::warn!(why = %error, "no token yet");
+            return;
+        }
+    };
+    service.client.warm(&credentials).await;
+    if service.shelf.is_stale(crate::proxy::entry::now())
+        && let Err(error) = service.shelf.refresh(&service.client, &credentials).await
+    {
+        tracing::warn!(why = %error, "the list of models could not be renewed");
+    }
+}

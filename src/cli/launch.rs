@@ -1,0 +1,205 @@
+//! `ccx …`: a proxy, a private settings file, the client in its terminal, and everything given back.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::catalogue::model::Model;
+use crate::cli::args::LaunchWords;
+use crate::cli::environment::Environment;
+use crate::cli::host::{Host, fresh_secret};
+use crate::cli::models;
+use crate::cli::setup::{self, Setup};
+use crate::cli::sign_in;
+use crate::cli::ui;
+use crate::error::{Kind, Report};
+use crate::ledger::Ledger;
+use crate::log;
+use crate::settings::managed;
+use crate::settings::merge;
+use crate::settings::overlay::{self, Plan};
+use crate::settings::private::{self, PrivateFile};
+use crate::terminal::find::{self, Lookup};
+use crate::terminal::guard;
+use crate::terminal::session::{self, Launch};
+use crate::terminal::supervise::Ending;
+
+/// How long requests in flight may go on after the client has ended.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Sub-commands of the client that ask no model: they run as if ccx were not there, also without an account.
+const BARE: [&str; 14] = [
+    "auth",
+    "auto-mode",
+    "doctor",
+    "gateway",
+    "import",
+    "install",
+    "logs",
+    "mcp",
+    "plugin",
+    "plugins",
+    "purge",
+    "setup-token",
+    "update",
+    "upgrade",
+];
+
+/// A launch that came to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// How the client ended.
+    pub ending: Ending,
+    /// What its proxy did; `None` if it had none.
+    pub ledger: Option<Arc<Mutex<Ledger>>>,
+}
+
+/// Runs the client and waits for its end.
+pub fn run(words: &LaunchWords, environment: &Environment) -> Result<Finished, Report> {
+    run_with(words, environment, Vec::new())
+}
+
+/// As [`run`], with variables set for the client beside what it inherits.
+pub fn run_with(
+    words: &LaunchWords,
+    environment: &Environment,
+    set: Vec<(OsString, OsString)>,
+) -> Result<Finished, Report> {
+    let lookup = lookup(environment)?;
+    let program = find::find(&lookup).map_err(not_found)?;
+    let mut launch = Launch {
+        program,
+        arguments: words.client.clone(),
+        set,
+        unset: overlay::UNSET.iter().map(OsString::from).collect(),
+        leader: own_executable()?,
+        no_pty: words.no_pty,
+    };
+    launch.set.push(find::guard(&lookup, &launch.program));
+    if is_bare(&words.client) {
+        launch.unset.clear();
+        let ending = session::run(&launch).map_err(start_failed)?;
+        return Ok(Finished {
+            ending,
+            ledger: None,
+        });
+    }
+
+    if let Some(foreign) = managed::find_foreign(Path::new(managed::DIRECTORY)) {
+        return Err(Report::new(Kind::Internal, foreign)
+            .hint("ask who administers this machine, or run plain `claude`"));
+    }
+    let setup = Setup::new(environment)?;
+    let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
+        .context("could not open the log")
+        .map_err(|error| Report::new(Kind::Internal, error))?;
+    let account = sign_in::require_account(&setup, environment, words.account.as_deref())?;
+    private::sweep(&setup.places.run);
+
+    let secret = fresh_secret();
+    // Pinned for the length of the launch: a session never moves to another account unasked.
+    let parts = setup.parts(Some(account.id.clone()), secret.clone())?;
+    let (shelf, families) = (parts.shelf.clone(), parts.families.clone());
+    let is_known = shelf.adopt(&account.id);
+    let host = Host::start(setup::listen(0)?, parts)
+        .context("could not start the proxy")
+        .map_err(|error| Report::new(Kind::Internal, error))?;
+    if !is_known {
+        models::wait_for_list(&shelf);
+    }
+
+    let catalogue = shelf.current();
+    let base_url = format!("http://127.0.0.1:{}", host.port());
+    let (theirs, arguments) = merge::split_arguments(&words.client);
+    let user = match &theirs {
+        None => None,
+        Some(value) => private::read_user_settings(value),
+    };
+    if theirs.is_some() && user.is_none() {
+        // Unreadable: the client says so in its own words, and would not have started a session.
+        let ending = session::run(&launch).map_err(start_failed)?;
+        host.stop(Duration::ZERO);
+        return Ok(Finished {
+            ending,
+            ledger: None,
+        });
+    }
+    let listed: Vec<&Model> = catalogue.listed().collect();
+    let models = models::for_overlay(&catalogue, &families, &listed);
+    let is_chosen = merge::has_model(&arguments)
+        || user.as_ref().is_some_and(|user| user.contains_key("model"))
+        || models::is_chosen(environment);
+    let plan = Plan {
+        base_url: &base_url,
+        secret: &secret,
+        models,
+        default_model: models
+            .default
+            .filter(|_| !is_chosen)
+            .map(|model| model.slug.as_str()),
+    };
+    let text = overlay::overlay(&plan, user);
+    let file = PrivateFile::write(&setup.places.run, &text)
+        .context("could not write the session's settings")
+        .map_err(|error| Report::new(Kind::Internal, error))?;
+
+    launch.arguments = vec!["--settings".into(), file.path().into()];
+    launch.arguments.extend(arguments);
+    let value = |name: &str| environment.text(name).map(str::to_owned);
+    for (name, value) in overlay::proxy_exceptions(value) {
+        launch.set.push((name.into(), value.into()));
+    }
+    let ending = session::run(&launch).map_err(start_failed);
+
+    let released = file.release();
+    let ledger = host.ledger();
+    host.stop(DRAIN);
+    if let Err(error) = released {
+        ui::note(&format!(
+            "ccx: the session's settings are left behind: {error}"
+        ));
+    }
+    Ok(Finished {
+        ending: ending?,
+        ledger: Some(ledger),
+    })
+}
+
+fn is_bare(client: &[OsString]) -> bool {
+    let first = client.first().and_then(|word| word.to_str()).unwrap_or("");
+    BARE.contains(&first) || ["--version", "-v", "--help", "-h"].contains(&first)
+}
+
+/// Returns the path of the running binary.
+pub fn own_executable() -> Result<PathBuf, Report> {
+    std::env::current_exe()
+        .context("could not find ccx's own executable")
+        .map_err(|error| Report::new(Kind::Internal, error))
+}
+
+/// Finds the real client.
+pub fn find_client(environment: &Environment) -> Result<PathBuf, Report> {
+    find::find(&lookup(environment)?).map_err(not_found)
+}
+
+fn lookup(environment: &Environment) -> Result<Lookup, Report> {
+    Ok(Lookup {
+        explicit: environment.get("CCX_CLAUDE").map(OsStr::to_owned),
+        path: environment.get("PATH").map(OsStr::to_owned),
+        home: environment.home(),
+        npm_prefix: environment.path("NPM_CONFIG_PREFIX"),
+        ourselves: own_executable()?,
+        guard: environment.get(guard::VARIABLE).map(OsStr::to_owned),
+    })
+}
+
+fn not_found(error: find::FindError) -> Report {
+    Report::new(error.kind(), error).hint(find::INSTALL_HINT)
+}
+
+fn start_failed(error: session::TerminalError) -> Report {
+    Report::new(Kind::ClientBroken, error)
+}

@@ -1,0 +1,105 @@
+//! From words to a command to an exit code.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
+use crate::cli::environment::Environment;
+use crate::cli::login::{self, Import};
+use crate::cli::setup::{self, VERSION};
+use crate::cli::{daemon, demo, launch, status, ui};
+use crate::error::{Kind, Report};
+use crate::proxy::entry::now;
+use crate::terminal::leader;
+
+/// Runs the command line `words` (the program's name first) and returns its exit code.
+pub fn main(words: Vec<OsString>) -> ExitCode {
+    let words = match args::parse(words.get(1..).unwrap_or_default()) {
+        Ok(words) => words,
+        Err(error) => return usage(error),
+    };
+    // The hidden modes stand between ccx and the client: nothing of ours is read or written there.
+    match words {
+        Words::Leader(words) => return leader::main(&words),
+        Words::Child(words) => return leader::child(&words),
+        _ => {}
+    }
+    match run(words, &Environment::read()) {
+        Ok(code) => code.into(),
+        Err(report) => {
+            ui::note(&report.to_string());
+            report.kind.exit_code().into()
+        }
+    }
+}
+
+fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
+    match words {
+        Words::Launch(words) => {
+            launch::run(&words, environment).map(|finished| finished.ending.exit_code())
+        }
+        Words::Own(Own::Login { import, json }) => {
+            import_login(environment, import.flatten(), json).map(|()| 0)
+        }
+        Words::Own(Own::Status { json }) => status::status(environment, json),
+        Words::Own(Own::Daemon {
+            verb: DaemonVerb::Run { port },
+        }) => daemon::run(environment, port),
+        Words::Own(Own::Demo(words)) => demo::demo(&words, environment),
+        Words::Help => {
+            ui::result(&args::help());
+            Ok(0)
+        }
+        Words::Version => {
+            ui::result(&format!("ccx {VERSION}\n"));
+            Ok(0)
+        }
+        // Taken by `main` before.
+        Words::Leader(_) | Words::Child(_) => Ok(Kind::Internal.exit_code()),
+    }
+}
+
+fn import_login(
+    environment: &Environment,
+    path: Option<PathBuf>,
+    json: bool,
+) -> Result<(), Report> {
+    let places = setup::places(environment)?;
+    let path = path
+        .or_else(|| setup::codex_login(environment))
+        .ok_or_else(|| {
+            Report::new(
+                Kind::Usage,
+                anyhow::anyhow!("neither CODEX_HOME nor HOME says where the Codex CLI's login is"),
+            )
+        })?;
+    let wanted = Import {
+        from: &path,
+        label: None,
+        json,
+    };
+    let (mut out, mut notes) = (io::stdout(), io::stderr());
+    login::import(&places, &wanted, now(), &mut out, &mut notes)
+}
+
+fn usage(error: UsageError) -> ExitCode {
+    match error {
+        // Also `ccx login --help`, which is no error.
+        UsageError::Command(error) => {
+            let _ = error.print();
+            let code = if error.use_stderr() {
+                Kind::Usage.exit_code()
+            } else {
+                0
+            };
+            code.into()
+        }
+        error => {
+            let hint = "`ccx --help` lists the commands; `ccx -- …` passes words on to Claude Code";
+            ui::note(&Report::new(Kind::Usage, error).hint(hint).to_string());
+            Kind::Usage.exit_code().into()
+        }
+    }
+}

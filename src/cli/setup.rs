@@ -1,0 +1,128 @@
+//! What every command that speaks to upstream needs, made from the environment: places, origins, accounts.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::account::broker::{Broker, Clock};
+use crate::account::store::Store;
+use crate::catalogue::families::Families;
+use crate::catalogue::list::Catalogue;
+use crate::catalogue::shelf::Shelf;
+use crate::cli::environment::Environment;
+use crate::cli::host::Parts;
+use crate::cli::login;
+use crate::error::{Kind, Report};
+use crate::files::directory;
+use crate::files::places::{Places, Variables};
+use crate::oauth::exchange::Exchange;
+use crate::secret::Secret;
+use crate::upstream::connections::Connections;
+use crate::upstream::endpoints::Endpoints;
+use crate::upstream::http::Client;
+use crate::upstream::lane::Identity;
+
+/// The places, origins and accounts of this user.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where things are kept.
+    pub places: Places,
+    /// Whom we speak to.
+    pub endpoints: Endpoints,
+    /// The accounts.
+    pub store: Store,
+}
+
+/// The version in user agents and on the command line.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Setup {
+    /// Reads the environment and makes the private directories.
+    pub fn new(environment: &Environment) -> Result<Self, Report> {
+        let places = places(environment)?;
+        let endpoints = Endpoints::resolve(
+            environment.text("CCX_UPSTREAM_URL"),
+            environment.text("CCX_AUTH_URL"),
+            environment.get("CCX_HOME").is_some(),
+        )
+        .map_err(|error| Report::new(Kind::Usage, error))?;
+        for directory in [&places.state, &places.run, &places.cache] {
+            directory::ensure_private(directory)
+                .map_err(|error| Report::new(Kind::Internal, error))?;
+        }
+        let store = Store::open(&places).map_err(|error| Report::new(Kind::SignIn, error))?;
+        Ok(Self {
+            places,
+            endpoints,
+            store,
+        })
+    }
+
+    /// Makes a shelf that holds the built-in list of models.
+    pub fn shelf(&self) -> Shelf {
+        Shelf::new(self.places.cache.clone(), Catalogue::bundled())
+    }
+
+    /// Makes what a proxy is made of.
+    pub fn parts(&self, account: Option<String>, secret: Secret<String>) -> Result<Parts, Report> {
+        let identity = Identity {
+            version: VERSION.to_owned(),
+        };
+        let client = Client::new(self.endpoints.clone(), identity)
+            .context("could not set up the way to upstream")
+            .map_err(|error| Report::new(Kind::Internal, error))?;
+        let client = Arc::new(client);
+        let connections = Connections::new(&self.endpoints.auth)
+            .map_err(|error| Report::new(Kind::Internal, error))?;
+        let exchange = Exchange::new(&self.endpoints.auth, connections);
+        let broker = Broker::new(self.store.clone(), exchange, Clock::system());
+        Ok(Parts {
+            broker: Arc::new(broker),
+            account,
+            client,
+            shelf: Arc::new(self.shelf()),
+            families: Families::default(),
+            secret,
+        })
+    }
+}
+
+/// Returns where this user's things are kept.
+pub fn places(environment: &Environment) -> Result<Places, Report> {
+    let variables = Variables {
+        ccx_home: environment.get("CCX_HOME"),
+        home: environment.get("HOME"),
+        xdg_config_home: environment.get("XDG_CONFIG_HOME"),
+        xdg_state_home: environment.get("XDG_STATE_HOME"),
+        xdg_cache_home: environment.get("XDG_CACHE_HOME"),
+        xdg_runtime_dir: environment.get("XDG_RUNTIME_DIR"),
+    };
+    Places::resolve(&variables).map_err(|error| Report::new(Kind::Usage, error))
+}
+
+/// Returns where the Codex CLI keeps its login.
+pub fn codex_login(environment: &Environment) -> Option<PathBuf> {
+    login::codex_login(environment.get("CODEX_HOME"), environment.get("HOME"))
+}
+
+/// Binds `port` on loopback; 0 is a free one.
+pub fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Binds `port` on loopback, or says what is in the way.
+pub fn listen(port: u16) -> Result<TcpListener, Report> {
+    bind(port)
+        .with_context(|| format!("could not listen on 127.0.0.1:{port}"))
+        .map_err(|error| {
+            let report = Report::new(Kind::Internal, error);
+            if port == 0 {
+                report
+            } else {
+                report.hint("choose another port with --port, or end the program that has it")
+            }
+        })
+}
