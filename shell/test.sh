@@ -1,0 +1,41 @@
+#!/bin/sh
+# Runs every check: format, lints, unit and integration tests, and the tests with the real Claude Code.
+# What it needs beyond a Rust toolchain and npm it installs below target/.
+set -eu
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "Claude Code, as pinned in src/cli/client.rs"
+version=$(sed -n 's/^pub const VERSION: &str = "\(.*\)";$/\1/p' src/cli/client.rs)
+[ -n "$version" ] || { echo "no pinned version found" >&2; exit 1; }
+root="$PWD/target/claude-code/$version"
+find_client() {
+    # npm may be told not to run install scripts; the platform's package holds the same binary.
+    for path in "$root"/node_modules/.bin/claude "$root"/node_modules/@anthropic-ai/claude-code-*/claude; do
+        if [ "$("$path" --version 2>/dev/null)" = "$version (Claude Code)" ]; then
+            echo "$path"
+            return 0
+        fi
+    done
+    return 1
+}
+if ! find_client >/dev/null; then
+    mkdir -p "$root"
+    npm install --no-audit --no-fund --loglevel=error --prefix "$root" "@anthropic-ai/claude-code@$version"
+fi
+CCX_TEST_CLAUDE=$(find_client) || { echo "Claude Code $version cannot be run" >&2; exit 1; }
+export CCX_TEST_CLAUDE
+echo "$CCX_TEST_CLAUDE"
+
+step "cargo fmt"
+cargo fmt --check
+
+step "cargo clippy"
+cargo clippy --locked --all-targets --features real-client -- -D warnings
+
+step "cargo test"
+cargo test --locked
+
+step "cargo test, with the real Claude Code"
+cargo test --locked --features real-client --test claude_code -- --test-threads=1
