@@ -21,21 +21,19 @@ pub(super) fn delta(data: &str) -> Option<Delta<'_>> {
         cursor.expect(b'"')?;
         // A field told twice is an error to the general parser, so it is left to that.
         match cursor.key()? {
-            "delta" if delta.is_none() => delta = Some(cursor.string()?),
-            "item_id" if item_id.is_none() => {
-                let id = cursor.string()?;
-                if id.contains('\\') {
+            Key::Delta if delta.is_none() => delta = Some(cursor.string()?.0),
+            Key::ItemId if item_id.is_none() => {
+                let (id, has_escapes) = cursor.string()?;
+                if has_escapes {
                     return None;
                 }
                 item_id = Some(id);
             }
-            "output_index" if output_index.is_none() => output_index = Some(cursor.integer()?),
-            "content_index" if content_index.is_none() => content_index = Some(cursor.integer()?),
-            "summary_index" if summary_index.is_none() => summary_index = Some(cursor.integer()?),
-            "delta" | "item_id" | "output_index" | "content_index" | "summary_index" => {
-                return None;
-            }
-            _ => cursor.skip()?,
+            Key::OutputIndex if output_index.is_none() => output_index = Some(cursor.integer()?),
+            Key::ContentIndex if content_index.is_none() => content_index = Some(cursor.integer()?),
+            Key::SummaryIndex if summary_index.is_none() => summary_index = Some(cursor.integer()?),
+            Key::Other => cursor.skip()?,
+            _ => return None,
         }
         match cursor.next()? {
             b',' => {}
@@ -49,6 +47,16 @@ pub(super) fn delta(data: &str) -> Option<Delta<'_>> {
         part: summary_index.or(content_index).unwrap_or(0),
         delta: Cow::Borrowed(delta?),
     })
+}
+
+#[derive(Clone, Copy)]
+enum Key {
+    Delta,
+    ItemId,
+    OutputIndex,
+    ContentIndex,
+    SummaryIndex,
+    Other,
 }
 
 struct Cursor<'a> {
@@ -68,36 +76,57 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a key behind its opening quote, and the colon.
-    fn key(&mut self) -> Option<&'a str> {
-        let start = self.at;
-        loop {
-            match self.next()? {
-                b'"' => break,
-                b'a'..=b'z' | b'_' => {}
-                _ => return None,
-            }
+    fn key(&mut self) -> Option<Key> {
+        let rest = &self.data.as_bytes()[self.at..];
+        // Compared as wholes, by the first byte: quicker than to look for the end of each.
+        let known: &[(&[u8], Key)] = match rest.first()? {
+            b'd' => &[(b"delta\":", Key::Delta)],
+            b'i' => &[(b"item_id\":", Key::ItemId)],
+            b'o' => &[
+                (b"output_index\":", Key::OutputIndex),
+                (b"obfuscation\":", Key::Other),
+            ],
+            b'c' => &[(b"content_index\":", Key::ContentIndex)],
+            b's' => &[
+                (b"sequence_number\":", Key::Other),
+                (b"summary_index\":", Key::SummaryIndex),
+            ],
+            b't' => &[(b"type\":", Key::Other)],
+            b'l' => &[(b"logprobs\":", Key::Other)],
+            _ => &[],
+        };
+        if let Some((name, key)) = known.iter().find(|(name, _)| rest.starts_with(name)) {
+            self.at += name.len();
+            return Some(*key);
         }
-        let key = &self.data[start..self.at - 1];
+        let length = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b'a'..=b'z' | b'_'))
+            .count();
+        self.at += length;
+        self.expect(b'"')?;
         self.expect(b':')?;
-        Some(key)
+        Some(Key::Other)
     }
 
-    /// Reads a string value and returns its inside, still escaped.
-    fn string(&mut self) -> Option<&'a str> {
+    /// Reads a string value; returns its inside, still escaped, and whether it holds escapes.
+    fn string(&mut self) -> Option<(&'a str, bool)> {
         self.expect(b'"')?;
         let start = self.at;
+        let mut has_escapes = false;
         let bytes = self.data.as_bytes();
         loop {
             self.at += plain_prefix(&bytes[self.at..]);
             match self.next()? {
-                b'"' => return Some(&self.data[start..self.at - 1]),
+                b'"' => return Some((&self.data[start..self.at - 1], has_escapes)),
                 b'\\' => match self.next()? {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => has_escapes = true,
                     b'u' => {
                         let digits = bytes.get(self.at..self.at + 4)?;
                         if !digits.iter().all(u8::is_ascii_hexdigit) {
                             return None;
                         }
+                        has_escapes = true;
                         self.at += 4;
                     }
                     _ => return None,
