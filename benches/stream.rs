@@ -28,12 +28,18 @@ fn setup() -> Setup {
 /// An answer of 1,000 text deltas, in upstream's order of keys and with ids of its length.
 fn answer() -> Vec<u8> {
     let id = "msg_0c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b2c3d4e5f6a7b";
-    let piece = r#" word \"and\" more\n"#;
+    // Mostly a word, now and then something that JSON escapes.
+    let piece = |number: usize| match number % 16 {
+        7 => r"\n\n",
+        11 => r#" \"so"#,
+        _ => " words",
+    };
     let mut text = format!(
         "event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{{\"id\":\"resp_1\"}}}}\n\n\
          event: response.output_item.added\ndata: {{\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{{\"type\":\"message\",\"id\":\"{id}\",\"content\":[]}}}}\n\n"
     );
     for number in 0..DELTAS {
+        let piece = piece(number);
         text.push_str(&format!(
             "event: response.output_text.delta\ndata: {{\"type\":\"response.output_text.delta\",\"content_index\":0,\"delta\":\"{piece}\",\"item_id\":\"{id}\",\"logprobs\":[],\"obfuscation\":\"aB3dE5fG7h\",\"output_index\":0,\"sequence_number\":{number}}}\n\n"
         ));
@@ -41,7 +47,7 @@ fn answer() -> Vec<u8> {
     text.push_str(&format!(
         "event: response.output_item.done\ndata: {{\"type\":\"response.output_item.done\",\"output_index\":0,\"item\":{{\"type\":\"message\",\"id\":\"{id}\",\"content\":[{{\"type\":\"output_text\",\"text\":\"{}\"}}]}}}}\n\n\
          event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"id\":\"resp_1\",\"usage\":{{\"input_tokens\":10,\"output_tokens\":1000}}}}}}\n\n",
-        piece.repeat(DELTAS)
+        (0..DELTAS).map(piece).collect::<String>()
     ));
     text.into_bytes()
 }

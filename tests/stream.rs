@@ -12,7 +12,7 @@ use ccx::translate::fold::Fold;
 use ccx::translate::names::ToolNames;
 use ccx::translate::reasoning::Origin;
 use ccx::translate::stream::{
-    EMPTY_COMPLETION, Machine, NAMELESS_CALL, STALLED_ARGUMENTS, Setup, Step, UNSTATED,
+    EMPTY_COMPLETION, Machine, NAMELESS_CALL, STALLED_ARGUMENTS, Setup, Step, TOO_LONG, UNSTATED,
 };
 use ccx::wire::envelope::ErrorKind;
 use ccx::wire::responses::{StreamFailure, Usage};
@@ -933,6 +933,28 @@ fn an_empty_completion_can_be_settled_for() {
     assert_eq!(body["content"], json!([]));
     assert_eq!(body["stop_reason"], "end_turn");
     assert_eq!(body["usage"]["input_tokens"], 6);
+}
+
+#[test]
+fn held_content_above_the_decoders_limit_fails_the_fold_and_no_more() {
+    let megabyte = "x".repeat(1 << 20);
+    let mut events = vec![added(0, reasoning(0, &[], None))];
+    events.extend((0..17).map(|_| text_delta(1, &megabyte)));
+    events.push(completed());
+    let stream = stream(&events);
+    assert_eq!(run(&[stream.as_bytes()]).step, Step::Finished);
+    let (_, step) = fold(stream.as_bytes());
+    let Step::Failed(failure) = step else {
+        panic!("{step:?}");
+    };
+    assert_eq!(failure.code.as_deref(), Some(TOO_LONG));
+}
+
+#[test]
+fn an_answer_without_end_fails() {
+    let megabyte = "x".repeat(1 << 20);
+    let events = vec![text_delta(0, &megabyte); 65];
+    assert_eq!(failure(&events).code.as_deref(), Some(TOO_LONG));
 }
 
 #[test]

@@ -5,10 +5,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::sse::{Decoder, Frame};
+use crate::sse::{Decoder, Frame, RecordTooLong};
 use crate::translate::reasoning::Origin;
-use crate::translate::stream::{Machine, Setup, Step};
-use crate::wire::responses::{Usage, literal};
+use crate::translate::stream::{Machine, Setup, Step, TOO_LONG};
+use crate::wire::responses::{StreamFailure, Usage, literal};
 
 /// Collects one answer.
 #[derive(Debug)]
@@ -95,14 +95,21 @@ impl Fold {
     /// Takes one upstream frame.
     pub fn feed(&mut self, frame: Frame<'_>) -> Step {
         let step = self.machine.feed(frame, &mut self.records);
-        self.collect();
-        step
+        match self.collect() {
+            Ok(()) => step,
+            // Pieces that were held come as one record, which can outgrow the decoder.
+            Err(RecordTooLong) => Step::Failed(StreamFailure {
+                code: Some(TOO_LONG.to_owned()),
+                ..StreamFailure::default()
+            }),
+        }
     }
 
     /// Ends an answer that came out empty: as [`Machine::end_empty`].
     pub fn end_empty(&mut self) {
         self.machine.end_empty(&mut self.records);
-        self.collect();
+        // The records of an empty end are short.
+        let _ = self.collect();
     }
 
     /// Says whether anything of the answer's content came: as [`Machine::is_committed`].
@@ -137,14 +144,10 @@ impl Fold {
         self.machine.usage()
     }
 
-    fn collect(&mut self) {
-        if self.records.is_empty() {
-            return;
-        }
-        self.decoder
-            .feed(&self.records)
-            .expect("a record holds what one event told, which is within the limit");
+    fn collect(&mut self) -> Result<(), RecordTooLong> {
+        let fed = self.decoder.feed(&self.records);
         self.records.clear();
+        fed?;
         while let Some(frame) = self.decoder.next_frame() {
             let Ok(record) = serde_json::from_str::<Record<'_>>(frame.data) else {
                 continue;
@@ -163,6 +166,7 @@ impl Fold {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -79,25 +79,21 @@ impl<'a> Cursor<'a> {
     fn key(&mut self) -> Option<Key> {
         let rest = &self.data.as_bytes()[self.at..];
         // Compared as wholes, by the first byte: quicker than to look for the end of each.
-        let known: &[(&[u8], Key)] = match rest.first()? {
-            b'd' => &[(b"delta\":", Key::Delta)],
-            b'i' => &[(b"item_id\":", Key::ItemId)],
-            b'o' => &[
-                (b"output_index\":", Key::OutputIndex),
-                (b"obfuscation\":", Key::Other),
-            ],
-            b'c' => &[(b"content_index\":", Key::ContentIndex)],
-            b's' => &[
-                (b"sequence_number\":", Key::Other),
-                (b"summary_index\":", Key::SummaryIndex),
-            ],
-            b't' => &[(b"type\":", Key::Other)],
-            b'l' => &[(b"logprobs\":", Key::Other)],
-            _ => &[],
+        let (length, key) = match rest.first()? {
+            b'd' if rest.starts_with(b"delta\":") => (7, Key::Delta),
+            b'i' if rest.starts_with(b"item_id\":") => (9, Key::ItemId),
+            b'o' if rest.starts_with(b"output_index\":") => (14, Key::OutputIndex),
+            b'o' if rest.starts_with(b"obfuscation\":") => (13, Key::Other),
+            b'c' if rest.starts_with(b"content_index\":") => (15, Key::ContentIndex),
+            b's' if rest.starts_with(b"sequence_number\":") => (17, Key::Other),
+            b's' if rest.starts_with(b"summary_index\":") => (15, Key::SummaryIndex),
+            b't' if rest.starts_with(b"type\":") => (6, Key::Other),
+            b'l' if rest.starts_with(b"logprobs\":") => (10, Key::Other),
+            _ => (0, Key::Other),
         };
-        if let Some((name, key)) = known.iter().find(|(name, _)| rest.starts_with(name)) {
-            self.at += name.len();
-            return Some(*key);
+        if length > 0 {
+            self.at += length;
+            return Some(key);
         }
         let length = rest
             .iter()
