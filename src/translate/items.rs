@@ -123,7 +123,8 @@ impl<'t, 'a> Items<'t, 'a> {
                 for block in blocks {
                     match block {
                         Block::Text(text) => self.system_text(*text),
-                        block => self.block(block),
+                        // Calls and results were counted in the messages only.
+                        block => self.part(block),
                     }
                 }
             }

@@ -544,3 +544,167 @@ fn hexadecimal(digits: &[u8]) -> Option<u32> {
         Some(value * 16 + char::from(*digit).to_digit(16)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn read(document: &[u8]) -> Outcome<Raw<'_>> {
+        let mut reader = Reader::new(document)?;
+        let raw = reader.raw()?;
+        reader.end()?;
+        Ok(raw)
+    }
+
+    #[test]
+    fn it_takes_what_serde_json_takes() {
+        let documents = [
+            "{}",
+            " [ ] ",
+            "[1,-0,0.5,1e3,1E-2,-1.5e+10]",
+            r#"{"a":{"b":[null,true,false,"x"]},"a":1}"#,
+            r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00é""#,
+            "",
+            "{",
+            "[1,]",
+            "[,1]",
+            r#"{"a":1,}"#,
+            r#"{"a"}"#,
+            r#"{a:1}"#,
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "1e",
+            "+1",
+            "nul",
+            "truefalse",
+            "{} {}",
+            "\"\n\"",
+            r#""\x""#,
+            r#""\u12g4""#,
+            "\"",
+            r#""\"#,
+            "// c\n1",
+        ];
+        for document in documents {
+            assert_eq!(
+                read(document.as_bytes()).is_ok(),
+                serde_json::from_str::<Value>(document).is_ok(),
+                "{document}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        let syntax = |document: &[u8]| read(document).unwrap_err().to_string();
+        assert_eq!(
+            syntax(br#"{"a":[1,2"#),
+            "invalid JSON at byte 9: expected `,` or `]`"
+        );
+        assert_eq!(syntax(b"\"a\xff\""), "invalid UTF-8 at byte 2");
+        let error = ParseError::expected("a string")
+            .within("text")
+            .within(0)
+            .within("content");
+        assert_eq!(error.to_string(), "content.0.text: expected a string");
+        assert_eq!(
+            ParseError::missing("model").to_string(),
+            "model: field is required"
+        );
+    }
+
+    #[test]
+    fn no_depth_exhausts_the_stack() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let nested =
+                |levels: usize| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+            assert!(read(nested(127).as_bytes()).is_ok());
+            assert_eq!(
+                read(nested(128).as_bytes()).unwrap_err().to_string(),
+                "nested too deeply"
+            );
+            assert!(read(nested(1_000_000).as_bytes()).is_err());
+            assert_eq!(
+                serde_json::from_str::<Value>(&nested(128)).is_ok(),
+                read(nested(128).as_bytes()).is_ok()
+            );
+        }
+    }
+
+    #[test]
+    fn halves_of_surrogate_pairs_are_noticed_and_replaced() {
+        let cases = [
+            (r#""\ud83d\ude00""#, false, "😀"),
+            (r#""\ud83d""#, true, "\u{FFFD}"),
+            (r#""\ude00\ud83d""#, true, "\u{FFFD}\u{FFFD}"),
+            (r#""\ud83dx\ud83d\ude00""#, true, "\u{FFFD}x😀"),
+            (r#""\\ud83d""#, false, r"\ud83d"),
+        ];
+        for (document, is_broken, value) in cases {
+            let raw = read(document.as_bytes()).unwrap();
+            assert_eq!(raw.is_broken(), is_broken, "{document}");
+            let text = raw.as_text().unwrap();
+            assert_eq!(text.is_broken(), is_broken, "{document}");
+            assert_eq!(text.value(), value, "{document}");
+        }
+        let mut reader = Reader::new(br#"["\ud83d","ok"]"#).unwrap();
+        let mut broken = Vec::new();
+        reader
+            .list(|reader| {
+                broken.push(reader.raw()?.is_broken());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(broken, [true, false]);
+    }
+
+    fn document() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec(("\\PC{0,6}", inner), 0..6).prop_map(|fields| fields
+                    .into_iter()
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_are_carried_byte_by_byte(value in document(), pretty: bool) {
+            let text = if pretty {
+                serde_json::to_string_pretty(&value).unwrap()
+            } else {
+                value.to_string()
+            };
+            prop_assert_eq!(read(text.as_bytes()).unwrap().text(), &text);
+            if let Some(string) = value.as_str() {
+                prop_assert_eq!(read(text.as_bytes()).unwrap().as_text().unwrap().value(), string);
+            }
+        }
+
+        #[test]
+        fn damaged_documents_are_taken_or_refused_as_by_serde_json(
+            value in document(), at: prop::sample::Index, byte: u8,
+        ) {
+            let mut bytes = value.to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let ours = read(&bytes);
+            let theirs = serde_json::from_slice::<&serde_json::value::RawValue>(&bytes);
+            prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs);
+        }
+    }
+}

@@ -480,3 +480,127 @@ fn read_edits<'a>(reader: &mut Reader<'a>) -> Result<Vec<Cow<'a, str>>, ParseErr
     })?;
     Ok(kinds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::blocks::Block;
+
+    #[test]
+    fn wrong_types_are_named_with_their_place() {
+        let cases = [
+            ("[]", "expected an object"),
+            ("{}", "model: field is required"),
+            (r#"{"model":"m"}"#, "messages: field is required"),
+            (r#"{"model":1}"#, "model: expected a string"),
+            (r#"{"stream":"yes"}"#, "stream: expected true or false"),
+            (
+                r#"{"max_tokens":-1}"#,
+                "max_tokens: expected a whole number that is not negative",
+            ),
+            (r#"{"tools":{}}"#, "tools: expected an array"),
+            (
+                r#"{"messages":[{"role":"user","content":"x"},{"role":"boss"}]}"#,
+                "messages.1.role: expected user, assistant or system",
+            ),
+            (
+                r#"{"messages":[{"role":"user"}]}"#,
+                "messages.0.content: field is required",
+            ),
+            (
+                r#"{"messages":[{"content":3}]}"#,
+                "messages.0.content: expected a string or an array of blocks",
+            ),
+            (
+                r#"{"messages":[{"content":[{"type":"text","text":3}]}]}"#,
+                "messages.0.content.0.text: expected a string",
+            ),
+            (
+                r#"{"messages":[{"content":[{"text":"x"}]}]}"#,
+                "messages.0.content.0.type: field is required",
+            ),
+            (
+                r#"{"messages":[{"content":[{"type":"tool_result","tool_use_id":"a","content":[{"type":"image","source":{"type":"base64","data":"x"}}]}]}]}"#,
+                "messages.0.content.0.content.0.source.media_type: field is required",
+            ),
+            (
+                r#"{"messages":[{"content":[{"content":7,"type":"tool_result","tool_use_id":"a"}]}]}"#,
+                "messages.0.content.0.content: expected a string or an array of blocks",
+            ),
+            (
+                r#"{"messages":[{"content":[{"type":"tool_result","tool_use_id":"a","is_error":"no"}]}]}"#,
+                "messages.0.content.0.is_error: expected true or false",
+            ),
+            (
+                r#"{"thinking":{"type":"enabled","budget_tokens":"many"}}"#,
+                "thinking.budget_tokens: expected a whole number that is not negative",
+            ),
+            (
+                r#"{"tool_choice":{"type":"tool"}}"#,
+                "tool_choice.name: field is required",
+            ),
+        ];
+        for (body, expected) in cases {
+            let error = Request::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_tolerated() {
+        let body = r#"{
+            "model": "m", "new": {"a": [1]}, "betas": ["x"], "speed": "fast", "system": null, "tools": null,
+            "messages": [{"role": "user", "id": 7, "content": [
+                {"type": "new_block", "text": 3, "content": {"source": 1}},
+                {"type": "text", "text": "t", "citations": null, "cache_control": {"type": "ephemeral"}}
+            ]}],
+            "metadata": {"user_id": 7}, "context_management": null, "tool_choice": {"type": "new"}
+        }"#;
+        let request = Request::parse(body.as_bytes()).unwrap();
+        assert!(!request.stream);
+        assert_eq!(request.session_id(), None);
+        let Content::Blocks(blocks) = &request.messages[0].content else {
+            panic!("blocks were read as text");
+        };
+        assert_eq!(blocks[0], Block::Other("new_block".into()));
+        assert!(matches!(blocks[1], Block::Text(text) if text.escaped() == "t"));
+    }
+
+    #[test]
+    fn the_order_of_fields_in_a_block_does_not_matter() {
+        let read = |block: &str| {
+            let body =
+                format!(r#"{{"model":"m","messages":[{{"content":[{block}],"role":"user"}}]}}"#);
+            format!("{:?}", Request::parse(body.as_bytes()).unwrap().messages)
+        };
+        assert_eq!(
+            read(
+                r#"{"type":"tool_result","tool_use_id":"a","content":[{"type":"text","text":"x"}],"is_error":true}"#
+            ),
+            read(
+                r#"{"is_error":true,"content":[{"text":"x","type":"text"}],"tool_use_id":"a","type":"tool_result"}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn the_session_is_found_in_both_forms() {
+        let cases = [
+            (
+                r#""{\"device_id\":\"d\",\"session_id\":\"s-1\"}""#,
+                Some("s-1"),
+            ),
+            (r#""user_0f_account__session_s-2""#, Some("s-2")),
+            (r#""{\"session_id\":\"\"}""#, None),
+            (r#""{\"session_id\":3}""#, None),
+            (r#""somebody""#, None),
+            ("null", None),
+        ];
+        for (user_id, expected) in cases {
+            let body =
+                format!(r#"{{"model":"m","messages":[],"metadata":{{"user_id":{user_id}}}}}"#);
+            let request = Request::parse(body.as_bytes()).unwrap();
+            assert_eq!(request.session_id().as_deref(), expected, "{user_id}");
+        }
+    }
+}
