@@ -472,31 +472,27 @@ impl<'a> Reader<'a> {
         let mut plain = true;
         let mut broken = false;
         loop {
-            match memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+            at += plain_length(&bytes[at..]);
+            match bytes.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    plain = false;
+                    let Some((used, lone)) = escape(&bytes[at..]) else {
+                        self.at = at;
+                        return Err(self.syntax("an escape"));
+                    };
+                    at += used;
+                    broken |= lone;
+                }
+                Some(_) => {
+                    self.at = at;
+                    return Err(self.syntax("a string without control characters"));
+                }
                 None => {
-                    self.at = bytes.len();
+                    self.at = at;
                     return Err(self.syntax("`\"`"));
                 }
-                Some(found) => at += found,
             }
-            if bytes[at] == b'"' {
-                break;
-            }
-            plain = false;
-            let Some((used, lone)) = escape(&bytes[at..]) else {
-                self.at = at;
-                return Err(self.syntax("an escape"));
-            };
-            at += used;
-            broken |= lone;
-        }
-        // Folded without an early exit so that it becomes vector code.
-        if bytes[start..at]
-            .iter()
-            .fold(false, |found, byte| found | (*byte < 0x20))
-        {
-            self.at = start;
-            return Err(self.syntax("a string without control characters"));
         }
         self.at = at + 1;
         self.broken |= broken;
@@ -513,6 +509,48 @@ impl<'a> Reader<'a> {
             expected,
         })
     }
+}
+
+/// Returns how many bytes come before the first quote, backslash or control character.
+///
+/// Escapes stand every few bytes in source text, and never in base64: eight bytes at a time for
+/// the former, then vectors for the latter.
+fn plain_length(bytes: &[u8]) -> usize {
+    const NEAR: usize = 64;
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk().filter(|_| at < NEAR) {
+        let stops = stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let end = memchr::memchr2(b'"', b'\\', &bytes[at..]).map_or(bytes.len(), |found| at + found);
+    // Folded without an early exit so that it becomes vector code.
+    let has_control = bytes[at..end]
+        .iter()
+        .fold(false, |found, byte| found | (*byte < 0x20));
+    if has_control {
+        at + bytes[at..end]
+            .iter()
+            .take_while(|byte| **byte >= 0x20)
+            .count()
+    } else {
+        end
+    }
+}
+
+/// Marks, in the highest bit of each byte, where `word` holds a quote, a backslash or a control
+/// character. Only the lowest mark is exact.
+const fn stops(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xFF;
+    const HIGH: u64 = ONES << 7;
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let found = (quote.wrapping_sub(ONES) & !quote)
+        | (backslash.wrapping_sub(ONES) & !backslash)
+        | (word.wrapping_sub(ONES * 0x20) & !word);
+    found & HIGH
 }
 
 /// Reads the escape that `bytes` begin with: its length, and whether it is half of a surrogate
@@ -679,6 +717,19 @@ mod tests {
                     .into()),
             ]
         })
+    }
+
+    #[test]
+    fn plain_bytes_are_counted_up_to_the_first_that_is_not() {
+        for length in 0..200 {
+            for stop in [b'"', b'\\', 0, 0x1f, b'\n'] {
+                let mut bytes = "aé\u{7f} ".repeat(50).into_bytes();
+                bytes.truncate(length);
+                assert_eq!(plain_length(&bytes), length);
+                bytes.extend_from_slice(&[stop, b'x', 0, b'"']);
+                assert_eq!(plain_length(&bytes), length, "{stop}");
+            }
+        }
     }
 
     proptest! {
