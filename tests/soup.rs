@@ -193,7 +193,7 @@ fn assert_reasoning_leads_somewhere(input: &[Value]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_soup_of_blocks_becomes_a_request_that_keeps_the_rules(request in request()) {

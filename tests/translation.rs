@@ -866,6 +866,16 @@ fn a_schema_for_the_answer_is_named() {
     }
 }
 
+const FIELDS_WITHOUT_PLACE: &[&str] = &[
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "max_tokens",
+    "context_management",
+    "safeguards",
+];
+
 #[test]
 fn what_upstream_has_no_place_for_is_counted() {
     // [D05, D34]
@@ -879,18 +889,7 @@ fn what_upstream_has_no_place_for_is_counted() {
     );
     let (_, losses) = sent(&body, Lane::Lite);
     let kinds: Vec<_> = losses.iter().map(|loss| loss.kind).collect();
-    assert_eq!(
-        kinds,
-        [
-            "temperature",
-            "top_p",
-            "top_k",
-            "stop_sequences",
-            "max_tokens",
-            "context_management",
-            "safeguards"
-        ]
-    );
+    assert_eq!(kinds, FIELDS_WITHOUT_PLACE);
 }
 
 #[test]
@@ -908,5 +907,35 @@ fn requests_that_cannot_be_translated_say_why() {
     for (body, expected) in rows {
         let error = try_sent(&body, Lane::Full, &model()).unwrap_err();
         assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn every_loss_stands_in_the_documentation() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/translation.md")).unwrap();
+    // Those of plain fields are told by a table, not one by one.
+    let mut kinds: std::collections::BTreeSet<String> = FIELDS_WITHOUT_PLACE
+        .iter()
+        .map(|kind| (*kind).to_owned())
+        .collect();
+    for entry in std::fs::read_dir(root.join("src/translate")).unwrap() {
+        let source = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for call in ["dropped(\"", "approximated(\"", "marked(\"", "mark(\""] {
+            kinds.extend(source.match_indices(call).map(|(at, _)| {
+                source[at + call.len()..]
+                    .split('"')
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            }));
+        }
+    }
+    assert!(kinds.len() > 15, "{kinds:?}");
+    for kind in kinds {
+        assert!(
+            page.contains(&format!("`{kind}`")),
+            "{kind} is not explained"
+        );
     }
 }

@@ -268,3 +268,56 @@ fn web_search(out: &mut Vec<u8>, tool: &Tool<'_>) {
     }
     out.push(b'}');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::messages::Request;
+
+    fn body(tools: &str) -> Vec<u8> {
+        format!(r#"{{"model":"m","messages":[],"tools":{tools}}}"#).into_bytes()
+    }
+
+    fn list(cache: &mut ToolCache, body: &[u8], lane: Lane) -> Arc<ToolList> {
+        cache
+            .list(&Request::parse(body).unwrap().tools, lane)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_list_is_translated_once_for_each_lane() {
+        let mut cache = ToolCache::default();
+        let [a, b] = ["a", "b"].map(|name| body(&format!(r#"[{{"name":"{name}"}}]"#)));
+        let first = list(&mut cache, &a, Lane::Full);
+        list(&mut cache, &b, Lane::Full);
+        assert!(Arc::ptr_eq(&first, &list(&mut cache, &a, Lane::Full)));
+        assert!(!Arc::ptr_eq(&first, &list(&mut cache, &a, Lane::Lite)));
+        assert_eq!(
+            std::str::from_utf8(&first.shown).unwrap(),
+            r#"{"type":"function","name":"a","strict":false,"parameters":{"type":"object","properties":{}}}"#
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_list_in_use_stays() {
+        let mut cache = ToolCache::default();
+        let large = |name: &str, bytes: usize| {
+            body(&format!(
+                r#"[{{"name":"{name}","description":"{}"}}]"#,
+                "x".repeat(bytes)
+            ))
+        };
+        let kept = |cache: &ToolCache| cache.lists.iter().map(|list| list.bytes()).sum::<usize>();
+        let in_use = large("a", 1 << 20);
+        let first = list(&mut cache, &in_use, Lane::Full);
+        for name in ["b", "c", "d", "e", "f"] {
+            list(&mut cache, &large(name, 1 << 20), Lane::Full);
+            assert!(kept(&cache) <= CACHE_LIMIT_BYTES);
+            assert!(Arc::ptr_eq(&first, &list(&mut cache, &in_use, Lane::Full)));
+        }
+        // One that is larger than all of it is served, but not kept.
+        let before = kept(&cache);
+        list(&mut cache, &large("g", CACHE_LIMIT_BYTES), Lane::Full);
+        assert_eq!(kept(&cache), before);
+    }
+}
