@@ -199,10 +199,13 @@ impl Pipe {
         attempts: Attempts,
         origin: Origin,
         facts: Facts,
-        entry: OpenEntry,
+        mut entry: OpenEntry,
     ) -> Self {
         let now = Instant::now();
         let is_committed = begun.machine.is_committed();
+        if is_committed {
+            entry.note(|entry, age| entry.first_content = Some(age));
+        }
         Self {
             begun,
             source: Source::Live,

@@ -132,6 +132,8 @@ fn env(plan: &Plan<'_>) -> Map<String, Value> {
     // Each request says what it is for; without the block of the other the prefix stays the same.
     set("CLAUDE_CODE_GATEWAY_HINT_HEADERS", "1");
     set("CLAUDE_CODE_ATTRIBUTION_HEADER", "0");
+    // Upstream knows no permission check: the client makes its own, and does not warn about the other.
+    set("CLAUDE_CODE_AUTO_MODE_SERVER", "0");
     if let Some(model) = plan.models.default {
         let window = model.usable_window().max(SMALLEST_WINDOW);
         set("CLAUDE_CODE_AUTO_COMPACT_WINDOW", &window.to_string());
@@ -243,6 +245,7 @@ mod tests {
                     "CCX_GUARD": "",
                     "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
                     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+                    "CLAUDE_CODE_AUTO_MODE_SERVER": "0",
                     "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "258400",
                     "ANTHROPIC_DEFAULT_OPUS_MODEL": "gpt-large",
                     "ANTHROPIC_DEFAULT_OPUS_MODEL_NAME": "GPT Large",
