@@ -134,10 +134,6 @@ fn lead(
     if !tie_to_parent(parent)? {
         return Ok(Ending::Signal(Signal::TERM.as_raw()));
     }
-    // Taking the foreground back at the end happens from the background.
-    let mut mask = SigSet::empty();
-    mask.add(Blocked::SIGTTOU);
-    mask.thread_block()?;
     let child = Command::new(ourselves)
         .args([CHILD_WORD, IN_TERMINAL])
         .arg(own_pid())
@@ -148,6 +144,11 @@ fn lead(
     let client = Pid::from_child(&child);
     // Fails if it is gone already, which its status will tell.
     let _ = tcsetpgrp(stdio::stdin(), client);
+    // Taking the foreground back at the end happens from the background. Not earlier: what is blocked
+    // here would be blocked in the client.
+    let mut mask = SigSet::empty();
+    mask.add(Blocked::SIGTTOU);
+    mask.thread_block()?;
     let ending = attend(&mut signals, parent, client);
     // What the client left in its group would be hung up with us if it had the foreground.
     let _ = tcsetpgrp(stdio::stdin(), getpgrp());

@@ -71,7 +71,11 @@ fn watch(child: Pid, inbox: &std::sync::mpsc::Receiver<Note>) -> Ending {
                     Ok(())
                 }
                 Action::Finish(ending) => return ending,
-                Action::Suspend | Action::Reenter | Action::Resize | Action::StopInput => Ok(()),
+                Action::Suspend
+                | Action::LookAround
+                | Action::Reenter
+                | Action::Resize
+                | Action::StopInput => Ok(()),
             };
         }
     }

@@ -40,12 +40,10 @@ fn has_job_control() -> bool {
         && getppid().is_some_and(|parent| getsid(Some(parent)).is_ok_and(|of| of == session))
 }
 
-/// Stops our whole process group until somebody continues it; returns at once where nobody could.
-pub(super) fn stop_group() -> io::Result<()> {
-    if has_job_control() {
-        kill_current_process_group(Signal::STOP)?;
-    }
-    Ok(())
+/// Stops our whole process group until somebody continues it; `false` where nobody could, so that it
+/// goes on. May return before the stop takes effect.
+pub(super) fn stop_group() -> bool {
+    has_job_control() && kill_current_process_group(Signal::STOP).is_ok()
 }
 
 /// Returns once our group has the terminal. Started in the background (`ccx &`), the group stops as

@@ -230,11 +230,11 @@ impl Session {
             Action::Wake => self.tell(Number::CONT),
             Action::Suspend => {
                 self.guard.restore();
-                let _ = raw::stop_group();
-                return Done::Happened(Event::Resumed {
-                    foreground: raw::is_foreground(),
-                });
+                if !raw::stop_group() {
+                    return Done::Happened(resumed());
+                }
             }
+            Action::LookAround => return Done::Happened(resumed()),
             Action::Reenter => {
                 let _ = self.guard.enter();
             }
@@ -263,6 +263,12 @@ impl Session {
         self.guard.restore();
         drop(self.notes);
         ending
+    }
+}
+
+fn resumed() -> Event {
+    Event::Resumed {
+        foreground: raw::is_foreground(),
     }
 }
 

@@ -86,7 +86,7 @@ pub enum Event {
     ClientStopped,
     /// The client is gone.
     ClientEnded(Ending),
-    /// We were stopped and run again.
+    /// We run again, or nobody could stop us.
     Resumed {
         /// Whether our group has the terminal.
         foreground: bool,
@@ -113,8 +113,12 @@ pub enum Action {
     Abandon,
     /// Let the stopped client run again.
     Wake,
-    /// Put the terminal back, stop our own group, and report `Resumed` when we run again.
+    /// Put the terminal back and stop our own group. Where nobody could continue it, do not stop but
+    /// report `Resumed`. Otherwise CONT tells when we run again: the call that stops us may return
+    /// before it takes effect.
     Suspend,
+    /// Report `Resumed`.
+    LookAround,
     /// Make the terminal raw again if it is ours.
     Reenter,
     /// Pass the terminal's size on.
@@ -131,8 +135,11 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
-    /// Client and we are stopped, or we were woken and look whether the terminal is ours.
-    Suspended,
+    /// Client and we are stopped, or we were woken and look whether the terminal is ours; `looking`
+    /// once it was not.
+    Suspended {
+        looking: bool,
+    },
     /// Asked to end; `terminated` once the asking was done by TERM.
     Stopping {
         terminated: bool,
@@ -171,7 +178,7 @@ impl Supervisor {
         }
         match self.state {
             State::Running => self.running(event),
-            State::Suspended => self.suspended(event),
+            State::Suspended { looking } => self.suspended(event, looking),
             State::Stopping { terminated } => self.stopping(event, terminated),
             State::Killing => self.killing(event),
             State::Draining { ending, hurried } => self.draining(event, ending, hurried),
@@ -205,7 +212,7 @@ impl Supervisor {
             },
             Event::ClientStopped => match self.way {
                 Way::Pty => {
-                    self.state = State::Suspended;
+                    self.state = State::Suspended { looking: false };
                     vec![Action::Suspend]
                 }
                 Way::Plain => vec![],
@@ -216,15 +223,23 @@ impl Supervisor {
         }
     }
 
-    fn suspended(&mut self, event: Event) -> Vec<Action> {
+    fn suspended(&mut self, event: Event, looking: bool) -> Vec<Action> {
         match event {
             Event::Resumed { foreground: true } => {
                 self.state = State::Running;
                 vec![Action::Reenter, Action::Resize, Action::Wake]
             }
-            // Without the terminal we stop again, but a TERM that came along goes first.
-            Event::Resumed { foreground: false } => vec![Action::SetTimer(BACKGROUND_PAUSE)],
-            Event::TimeUp { .. } => vec![Action::Suspend],
+            // Without the terminal we stop again, but a TERM that came along goes first, and a shell
+            // may continue us before it hands the terminal over.
+            Event::Resumed { foreground: false } => {
+                self.state = State::Suspended { looking: !looking };
+                match looking {
+                    false => vec![Action::SetTimer(BACKGROUND_PAUSE)],
+                    true => vec![Action::Suspend],
+                }
+            }
+            Event::TimeUp { .. } => vec![Action::LookAround],
+            Event::Signal(Signal::Continue) => vec![Action::LookAround],
             Event::Signal(signal @ (Signal::Terminate | Signal::Hangup)) => {
                 let mut actions = vec![Action::Wake];
                 actions.extend(self.ask(signal));
@@ -239,7 +254,7 @@ impl Supervisor {
                 signal @ (Signal::Interrupt | Signal::Quit | Signal::User1 | Signal::User2),
             ) => vec![Action::Forward(signal)],
             Event::ClientEnded(ending) => self.ended(ending, false),
-            Event::Signal(Signal::Stop | Signal::Continue | Signal::Resize)
+            Event::Signal(Signal::Stop | Signal::Resize)
             | Event::ClientStopped
             | Event::OutputEnded => vec![],
         }
@@ -335,7 +350,8 @@ const KILL: i32 = 9;
 mod tests {
     use super::*;
     use Action::{
-        Abandon, Finish, Forward, Kill, Reenter, Resize, SetTimer, StopInput, Suspend, Wake,
+        Abandon, Finish, Forward, Kill, LookAround, Reenter, Resize, SetTimer, StopInput, Suspend,
+        Wake,
     };
 
     const TERM: Event = Event::Signal(Signal::Terminate);
@@ -481,13 +497,15 @@ mod tests {
     fn stop_and_continue_cross_over() {
         let back = Event::Resumed { foreground: true };
         let behind = Event::Resumed { foreground: false };
+        let go_on = Event::Signal(Signal::Continue);
         play(
             Way::Pty,
             &[
                 (Event::Signal(Signal::Stop), &[Forward(Signal::Stop)]),
                 (Event::ClientStopped, &[Suspend]),
+                (go_on, &[LookAround]),
                 (back, &[Reenter, Resize, Wake]),
-                (Event::Signal(Signal::Continue), &[Reenter, Resize]),
+                (go_on, &[Reenter, Resize]),
             ],
         );
         // `bg`: stop again; `kill %1` after it: end.
@@ -495,9 +513,11 @@ mod tests {
             Way::Pty,
             &[
                 (Event::ClientStopped, &[Suspend]),
+                (go_on, &[LookAround]),
                 (behind, &[SetTimer(BACKGROUND_PAUSE)]),
-                (Event::Signal(Signal::Continue), &[]),
-                (QUIET, &[Suspend]),
+                (QUIET, &[LookAround]),
+                (behind, &[Suspend]),
+                (go_on, &[LookAround]),
                 (behind, &[SetTimer(BACKGROUND_PAUSE)]),
                 (TERM, &[Wake, Forward(Signal::Terminate), SetTimer(GRACE)]),
                 (Event::ClientStopped, &[Wake]),
