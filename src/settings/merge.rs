@@ -79,15 +79,11 @@ pub fn parse(text: &str) -> Option<Map<String, Value>> {
     if text.trim().is_empty() {
         return Some(Map::new());
     }
-    let settings: Map<String, Value> = serde_json::from_str(text).ok()?;
-    // With an `env` that is no map the client drops the whole file.
-    match settings.get("env") {
-        None | Some(Value::Object(_)) => Some(settings),
-        Some(_) => None,
-    }
+    serde_json::from_str(text).ok()
 }
 
-/// Puts `ours` under `theirs`: their keys stay, but in `env` ours win.
+/// Puts `ours` under `theirs`: their keys stay, but in `env` ours win. An `env` that is no map gives
+/// way: the client would drop the whole file for it, and our keys with it.
 pub fn merge(theirs: Map<String, Value>, ours: Map<String, Value>) -> Map<String, Value> {
     let mut merged = theirs;
     for (key, value) in ours {
@@ -95,6 +91,7 @@ pub fn merge(theirs: Map<String, Value>, ours: Map<String, Value>) -> Map<String
             (Some(Value::Object(env)), Value::Object(our_env)) if key == "env" => {
                 env.extend(our_env);
             }
+            (Some(env), our_env) if key == "env" => *env = our_env,
             (Some(_), _) => {}
             (None, value) => {
                 merged.insert(key, value);
@@ -175,10 +172,10 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_the_client_reads_them() {
-        for fine in ["{}", "", " \n", "\u{feff}{\"a\":1}", r#"{"env":{}}"#] {
+        for fine in ["{}", "", " \n", "\u{feff}{\"a\":1}", r#"{"env":7}"#] {
             assert!(parse(fine).is_some(), "{fine:?}");
         }
-        for bad in ["[]", "7", "{,}", "{\"a\":1,}", "// x\n{}", r#"{"env":7}"#] {
+        for bad in ["[]", "7", "{,}", "{\"a\":1,}", "// x\n{}"] {
             assert!(parse(bad).is_none(), "{bad:?}");
         }
     }
@@ -192,5 +189,7 @@ mod tests {
             Value::Object(merge(theirs, ours)),
             json!({"env": {"A": "1", "B": "3", "C": "4"}, "model": "x", "z": [1], "new": true})
         );
+        let odd = merge(map(json!({"env": 7})), map(json!({"env": {"A": "1"}})));
+        assert_eq!(Value::Object(odd), json!({"env": {"A": "1"}}));
     }
 }

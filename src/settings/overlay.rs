@@ -159,6 +159,16 @@ fn description(model: &Model) -> String {
     format!("{}k tokens of context", model.usable_window() / 1000)
 }
 
+/// Returns what the client's process gets beside the file: where the proxy is, for the case that the
+/// client drops the file. It does so, with one line and without ending, when the user's own part of it
+/// has a known key of a wrong type (contract claude-code §8.4).
+pub fn environment(plan: &Plan<'_>) -> [(&'static str, Secret<String>); 2] {
+    [
+        ("ANTHROPIC_BASE_URL", plan.base_url.to_owned().into()),
+        ("ANTHROPIC_AUTH_TOKEN", plan.secret.clone()),
+    ]
+}
+
 /// Returns what has to be set so that an outbound proxy does not take the loopback traffic: nothing
 /// if there is none, else both spellings of `NO_PROXY` with `127.0.0.1` in them.
 ///
