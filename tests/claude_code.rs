@@ -165,6 +165,7 @@ fn a_session_on_the_screen() {
     assert_eq!(status.exit_code(), 0, "{status:?}");
     let (is_alternate, is_pasting, is_hidden) = screen.modes();
     assert_eq!((is_alternate, is_pasting, is_hidden), (false, false, false));
+    assert!(screen.is_cooked(), "the terminal echoes again");
     assert_eq!(stage.backend.complaints(), Vec::<String>::new());
 }
 
@@ -219,6 +220,7 @@ fn a_client_that_is_killed_leaves_a_terminal_that_can_be_used() {
     assert_eq!(status.exit_code(), 137, "{status:?}");
     let (is_alternate, is_pasting, is_hidden) = screen.modes();
     assert_eq!((is_alternate, is_pasting, is_hidden), (false, false, false));
+    assert!(screen.is_cooked(), "the terminal echoes again");
     let bytes = screen.bytes();
     let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(400)..]).into_owned();
     for mode in ["\x1b[?2004l", "\x1b[?1004l"] {

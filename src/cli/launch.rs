@@ -74,20 +74,34 @@ pub fn run_with(
         program,
         arguments: words.client.clone(),
         set,
-        unset: overlay::UNSET.iter().map(OsString::from).collect(),
+        unset: Vec::new(),
         leader: own_executable()?,
         no_pty: words.no_pty,
     };
     launch.set.push(find::guard(&lookup, &launch.program));
-    if is_bare(&words.client) {
-        launch.unset.clear();
+    let (theirs, arguments) = merge::split_arguments(&words.client);
+    let user = theirs.as_deref().map(private::read_user_settings);
+    // Settings that cannot be read: the client says so in its own words and starts no session.
+    let is_unreadable = matches!(user, Some(None));
+    if is_bare(&words.client) || is_unreadable {
         let ending = session::run(&launch).map_err(start_failed)?;
         return Ok(Finished {
             ending,
             ledger: None,
         });
     }
+    with_proxy(words, environment, launch, arguments, user.flatten())
+}
 
+/// Runs a session of the client on a proxy of its own. `arguments` are the client's without `--settings`,
+/// `user` is what that held.
+fn with_proxy(
+    words: &LaunchWords,
+    environment: &Environment,
+    mut launch: Launch,
+    arguments: Vec<OsString>,
+    user: Option<serde_json::Map<String, serde_json::Value>>,
+) -> Result<Finished, Report> {
     if let Some(foreign) = managed::find_foreign(Path::new(managed::DIRECTORY)) {
         return Err(Report::new(Kind::Internal, foreign)
             .hint("ask who administers this machine, or run plain `claude`"));
@@ -95,7 +109,7 @@ pub fn run_with(
     let setup = Setup::new(environment)?;
     let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
         .context("could not open the log")
-        .map_err(|error| Report::new(Kind::Internal, error))?;
+        .map_err(internal)?;
     let account = sign_in::require_account(&setup, environment, words.account.as_deref())?;
     private::sweep(&setup.places.run);
 
@@ -106,48 +120,36 @@ pub fn run_with(
     let is_known = shelf.adopt(&account.id);
     let host = Host::start(setup::listen(0)?, parts)
         .context("could not start the proxy")
-        .map_err(|error| Report::new(Kind::Internal, error))?;
+        .map_err(internal)?;
     if !is_known {
         models::wait_for_list(&shelf);
     }
 
     let catalogue = shelf.current();
-    let base_url = format!("http://127.0.0.1:{}", host.port());
-    let (theirs, arguments) = merge::split_arguments(&words.client);
-    let user = match &theirs {
-        None => None,
-        Some(value) => private::read_user_settings(value),
-    };
-    if theirs.is_some() && user.is_none() {
-        // Unreadable: the client says so in its own words, and would not have started a session.
-        let ending = session::run(&launch).map_err(start_failed)?;
-        host.stop(Duration::ZERO);
-        return Ok(Finished {
-            ending,
-            ledger: None,
-        });
-    }
     let listed: Vec<&Model> = catalogue.listed().collect();
     let models = models::for_overlay(&catalogue, &families, &listed);
     let is_chosen = merge::has_model(&arguments)
         || user.as_ref().is_some_and(|user| user.contains_key("model"))
         || models::is_chosen(environment);
+    let default = models.default.filter(|_| !is_chosen);
     let plan = Plan {
-        base_url: &base_url,
+        base_url: &format!("http://127.0.0.1:{}", host.port()),
         secret: &secret,
         models,
-        default_model: models
-            .default
-            .filter(|_| !is_chosen)
-            .map(|model| model.slug.as_str()),
+        default_model: default.map(|model| model.slug.as_str()),
     };
-    let text = overlay::overlay(&plan, user);
-    let file = PrivateFile::write(&setup.places.run, &text)
+    let file = PrivateFile::write(&setup.places.run, &overlay::overlay(&plan, user))
         .context("could not write the session's settings")
-        .map_err(|error| Report::new(Kind::Internal, error))?;
+        .map_err(internal)?;
 
     launch.arguments = vec!["--settings".into(), file.path().into()];
     launch.arguments.extend(arguments);
+    launch
+        .unset
+        .extend(overlay::UNSET.iter().map(OsString::from));
+    for (name, value) in overlay::environment(&plan) {
+        launch.set.push((name.into(), value.expose().into()));
+    }
     let value = |name: &str| environment.text(name).map(str::to_owned);
     for (name, value) in overlay::proxy_exceptions(value) {
         launch.set.push((name.into(), value.into()));
@@ -166,6 +168,10 @@ pub fn run_with(
         ending: ending?,
         ledger: Some(ledger),
     })
+}
+
+fn internal(error: anyhow::Error) -> Report {
+    Report::new(Kind::Internal, error)
 }
 
 fn is_bare(client: &[OsString]) -> bool {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::sys::termios::LocalFlags;
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 
 /// How long anything may take before a test fails.
@@ -148,6 +149,12 @@ impl Screen {
             screen.bracketed_paste(),
             screen.hide_cursor(),
         )
+    }
+
+    /// Says whether the terminal echoes what is typed and hands it over line by line, as shells want it.
+    pub fn is_cooked(&self) -> bool {
+        let modes = self.master.get_termios().unwrap().local_flags;
+        modes.contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG)
     }
 
     /// Waits until the screen shows something, and returns the whole screen.
