@@ -76,6 +76,7 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
             ErrorKind::Authentication,
             format!("{words}; end this session, sign in again with `ccx login` and resume it"),
         ),
+        Failure::SignedOut { .. } => Reply::refused(401, ErrorKind::Authentication, words),
         Failure::Forbidden { .. } => Reply::refused(403, ErrorKind::Permission, words),
         Failure::UsageLimit { message, resets_at } => usage_limit(message, *resets_at, context.now),
         Failure::RateLimited { retry_after, .. } => {
@@ -103,6 +104,8 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
             Reply::refused(413, ErrorKind::RequestTooLarge, words)
         }
         Failure::Rejected { .. } => Reply::refused(400, ErrorKind::InvalidRequest, words),
+        // Asked twice already: ten more times would be ten more answers of the plan.
+        Failure::Empty | Failure::Unusable { .. } => Reply::refused(502, ErrorKind::Api, words),
         Failure::Server { .. }
         | Failure::Unreachable { .. }
         | Failure::Cut
@@ -273,6 +276,9 @@ mod tests {
                 (502, true, None),
             ),
             (Failure::Cut, (502, true, None)),
+            (Failure::Empty, (502, false, None)),
+            (Failure::Unusable { what: "m" }, (502, false, None)),
+            (Failure::SignedOut { why: message() }, (401, false, None)),
             (
                 Failure::Stalled {
                     idle: Duration::from_secs(300),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::time::UnixSeconds;
+use crate::translate::stream::{EMPTY_COMPLETION, NAMELESS_CALL, STALLED_ARGUMENTS, TOO_LONG};
 use crate::upstream::limits::Limits;
 use crate::upstream::refusal::{self, Refusal};
 use crate::wire::responses::StreamFailure;
@@ -21,6 +22,12 @@ pub enum Failure {
     Unauthorized {
         /// Upstream's words.
         message: String,
+    },
+    /// The access token was not taken, and there is no other to be had.
+    #[error("{why}")]
+    SignedOut {
+        /// Why not, and what mends it.
+        why: String,
     },
     /// The account may not do this.
     #[error("upstream refused: {why}")]
@@ -75,7 +82,7 @@ pub enum Failure {
         message: String,
     },
     /// A fault on upstream's side.
-    #[error("upstream failed ({status}): {message}")]
+    #[error("upstream failed{}: {message}", in_brackets(*status))]
     Server {
         /// Upstream's status; 200 when the fault came inside a stream.
         status: u16,
@@ -97,6 +104,15 @@ pub enum Failure {
         /// How long nothing came.
         idle: Duration,
     },
+    /// An answer came to its end without any content.
+    #[error("upstream's answer is empty")]
+    Empty,
+    /// An answer came, but nobody could make use of it.
+    #[error("upstream's answer cannot be used: {what}")]
+    Unusable {
+        /// What is wrong with it, in a few words.
+        what: &'static str,
+    },
     /// What came is not what upstream says it sends.
     #[error("upstream sent something that is not an event stream: {what}")]
     Malformed {
@@ -107,6 +123,14 @@ pub enum Failure {
 
 /// A status for failures inside a stream that come without one.
 const IN_STREAM: u16 = 200;
+
+/// A status as it stands behind words; one of success says nothing there.
+fn in_brackets(status: u16) -> String {
+    match status {
+        IN_STREAM => String::new(),
+        _ => format!(" ({status})"),
+    }
+}
 
 impl Failure {
     /// Classifies a reply that is no success. `headers` and `body` are the reply's, `now` is when it came (times
@@ -129,9 +153,28 @@ impl Failure {
         classify(status, refusal, wait, resets_at)
     }
 
-    /// Classifies a failure that upstream reported inside a stream, or a `response.incomplete` that is no ordinary
-    /// end.
+    /// Classifies a failure that upstream reported inside a stream, a `response.incomplete` that is no ordinary end,
+    /// or what the translation found an answer to lack.
     pub fn from_stream(failure: &StreamFailure) -> Self {
+        match failure.code.as_deref() {
+            Some(EMPTY_COMPLETION) => return Self::Empty,
+            Some(NAMELESS_CALL) => {
+                return Self::Unusable {
+                    what: "it calls a tool without naming one",
+                };
+            }
+            Some(STALLED_ARGUMENTS) => {
+                return Self::Unusable {
+                    what: "a tool call consists of white space without end",
+                };
+            }
+            Some(TOO_LONG) => {
+                return Self::Unusable {
+                    what: "it is longer than any that ccx takes",
+                };
+            }
+            _ => {}
+        }
         if let Some(reason) = &failure.incomplete {
             return match reason.as_str() {
                 "content_filter" => Self::Rejected {
@@ -151,7 +194,8 @@ impl Failure {
             kind: failure.kind.clone(),
             message: refusal::clean(words),
             ..Refusal::default()
-        };
+        }
+        .worded(|| "it did not say why".to_owned());
         let wait = refusal::try_again_in(words);
         classify(
             failure.status.unwrap_or(IN_STREAM),
@@ -697,6 +741,42 @@ mod tests {
             panic!("not a rate limit");
         };
         assert_eq!(retry_after, Some(Duration::from_millis(1_500)));
+    }
+
+    #[test]
+    fn what_the_translation_finds_is_told_in_words() {
+        let told = |code: Option<&str>| {
+            let code = code.map(str::to_owned);
+            let failure = StreamFailure {
+                code,
+                ..StreamFailure::default()
+            };
+            Failure::from_stream(&failure).to_string()
+        };
+        for (code, expected) in [
+            (Some(EMPTY_COMPLETION), "upstream's answer is empty"),
+            (
+                Some(NAMELESS_CALL),
+                "upstream's answer cannot be used: it calls a tool without naming one",
+            ),
+            (
+                Some(STALLED_ARGUMENTS),
+                "upstream's answer cannot be used: a tool call consists of white space without end",
+            ),
+            (
+                Some(TOO_LONG),
+                "upstream's answer cannot be used: it is longer than any that ccx takes",
+            ),
+            (Some("new_code"), "upstream failed: new_code"),
+            (None, "upstream failed: it did not say why"),
+        ] {
+            assert_eq!(told(code), expected);
+        }
+        let outside = Failure::Server {
+            status: 500,
+            message: words("m"),
+        };
+        assert_eq!(outside.to_string(), "upstream failed (500): m");
     }
 
     #[test]

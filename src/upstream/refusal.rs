@@ -25,7 +25,7 @@ pub(super) struct Refusal {
     pub(super) kind: Option<String>,
     /// `error.param`.
     pub(super) param: Option<String>,
-    /// The message, fit to be shown; never empty when read from a reply.
+    /// The message, fit to be shown; never empty once it is [`Self::worded`].
     pub(super) message: String,
     /// The plan does not include the model: see [`is_model_sentence`].
     pub(super) names_model_as_unsupported: bool,
@@ -55,13 +55,16 @@ impl Refusal {
         if refusal.code.is_none() {
             refusal.code = word(header(headers, "x-openai-authorization-error"));
         }
-        if refusal.message.is_empty() {
-            refusal.message = match refusal.code.as_ref().or(refusal.kind.as_ref()) {
-                Some(code) => code.clone(),
-                None => format!("status {status} without a message"),
-            };
+        refusal.worded(|| format!("status {status} without a message"))
+    }
+
+    /// Puts something to show where there is no message: the code or the type, else `otherwise`.
+    pub(super) fn worded(mut self, otherwise: impl FnOnce() -> String) -> Self {
+        if self.message.is_empty() {
+            let word = self.code.as_ref().or(self.kind.as_ref());
+            self.message = word.cloned().unwrap_or_else(otherwise);
         }
-        refusal
+        self
     }
 
     fn from_json(value: &Value) -> Self {

@@ -68,11 +68,13 @@ pub fn next(attempt: u32, failure: &Failure, random: f64) -> Decision {
         Failure::Server { .. } | Failure::Cut => {
             back_off(attempt, MAX_ATTEMPTS, Duration::from_millis(400), random)
         }
-        Failure::Unreachable { .. } | Failure::Malformed { .. } => {
-            back_off(attempt, 2, Duration::from_millis(400), random)
-        }
+        Failure::Unreachable { .. }
+        | Failure::Malformed { .. }
+        | Failure::Empty
+        | Failure::Unusable { .. } => back_off(attempt, 2, Duration::from_millis(400), random),
         // Stalled: a silence of minutes is told, not repeated.
         Failure::Unauthorized { .. }
+        | Failure::SignedOut { .. }
         | Failure::Forbidden { .. }
         | Failure::UsageLimit { .. }
         | Failure::ContextTooLong { .. }
@@ -183,6 +185,15 @@ mod tests {
                 [again(400), Decision::GiveUp, Decision::GiveUp],
             ),
             (malformed, [again(400), Decision::GiveUp, Decision::GiveUp]),
+            (
+                Failure::Empty,
+                [again(400), Decision::GiveUp, Decision::GiveUp],
+            ),
+            (
+                Failure::Unusable { what: "x" },
+                [again(400), Decision::GiveUp, Decision::GiveUp],
+            ),
+            (Failure::SignedOut { why: words() }, never),
         ] {
             let decided = [1, 2, 3].map(|attempt| next(attempt, &failure, 0.5));
             assert_eq!(decided, expected, "{failure:?}");
