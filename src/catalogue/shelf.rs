@@ -18,8 +18,8 @@ use crate::upstream::lane::CLIENT_VERSION;
 /// A list older than this is fetched anew; new models appear without a restart.
 pub const FRESH: Duration = Duration::from_secs(4 * 3_600);
 
-/// After a failed renewal the next one waits this long.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// Renewals begin at least this far apart, failed ones and those that answers ask for by their etags included.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// The list that counts. Shared by reference.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ struct State {
     noted: Option<String>,
     /// From when on it should be fetched anew.
     stale_from: UnixSeconds,
+    /// When it was last begun to be renewed in the background.
+    tried_at: Option<UnixSeconds>,
 }
 
 /// The list could not be renewed; the old one stays.
@@ -60,6 +62,7 @@ impl Shelf {
             etag: None,
             noted: None,
             stale_from: UnixSeconds(0),
+            tried_at: None,
         };
         Self {
             directory,
@@ -108,6 +111,39 @@ impl Shelf {
         state.noted = Some(etag.to_owned());
     }
 
+    /// Renews the list in the background if it is stale and nobody has begun to do so within a minute. Waits for
+    /// nothing; a renewal ends by itself within the limits of its calls, or with its runtime.
+    pub fn keep_fresh(
+        self: &Arc<Self>,
+        client: &Client,
+        credentials: &Credentials,
+        now: UnixSeconds,
+    ) {
+        if !self.claim(now) {
+            return;
+        }
+        let (shelf, client, credentials) = (Arc::clone(self), client.clone(), credentials.clone());
+        tokio::spawn(async move {
+            if let Err(error) = shelf.refresh(&client, &credentials).await {
+                tracing::warn!(why = %error, "the list of models could not be renewed");
+            }
+        });
+    }
+
+    /// Says whether the caller is the one to renew the list.
+    fn claim(&self, now: UnixSeconds) -> bool {
+        if !self.is_stale(now) {
+            return false;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let is_soon = |at: UnixSeconds| at <= now && now.since(at) < PAUSE;
+        if state.tried_at.is_some_and(is_soon) {
+            return false;
+        }
+        state.tried_at = Some(now);
+        true
+    }
+
     /// Fetches the list of an account and keeps it. Says whether the models changed. One caller at a time is enough;
     /// several do no harm.
     pub async fn refresh(
@@ -127,7 +163,7 @@ impl Shelf {
             Ok(read) => read,
             Err(error) => {
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.stale_from = now.plus(AFTER_FAILURE);
+                state.stale_from = now.plus(PAUSE);
                 return Err(error);
             }
         };
@@ -152,4 +188,30 @@ impl Shelf {
 fn now() -> UnixSeconds {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     UnixSeconds(since.map_or(0, |since| since.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_renewal_a_minute_however_often_it_is_asked_for() {
+        let shelf = Shelf::new(PathBuf::new(), Catalogue::bundled());
+        let at = |second| shelf.claim(UnixSeconds(second));
+        assert!(at(1_000));
+        assert!(!at(1_000) && !at(1_059));
+        assert!(at(1_060));
+        // A clock that was set back.
+        assert!(at(500));
+        let list = (*Catalogue::bundled()).clone();
+        shelf.put(list, Some("e1".to_owned()), UnixSeconds(9_000));
+        assert!(!at(2_000), "fresh");
+        shelf.note_etag("e1");
+        assert!(!at(2_000), "the same list");
+        shelf.note_etag("e2");
+        assert!(at(2_000), "another list");
+        shelf.note_etag("e1");
+        shelf.note_etag("e3");
+        assert!(!at(2_001), "just asked for");
+    }
 }
