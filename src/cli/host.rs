@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::proxy::guard::Guard;
 use crate::proxy::server::serve;
 use crate::proxy::service::Service;
+use crate::proxy::turns::Turns;
 use crate::secret::Secret;
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
@@ -69,6 +70,7 @@ impl Host {
             shelf: parts.shelf,
             families: parts.families,
             tools: Mutex::new(ToolCache::default()),
+            turns: Mutex::new(Turns::default()),
             ledger: ledger.clone(),
         });
         let (stop, stopped) = oneshot::channel();
@@ -134,9 +136,6 @@ async fn warm(service: Arc<Service>) {
         }
     };
     service.client.warm(&credentials).await;
-    if service.shelf.is_stale(crate::proxy::entry::now())
-        && let Err(error) = service.shelf.refresh(&service.client, &credentials).await
-    {
-        tracing::warn!(why = %error, "the list of models could not be renewed");
-    }
+    let now = crate::proxy::entry::now();
+    service.shelf.keep_fresh(&service.client, &credentials, now);
 }

@@ -1,36 +1,36 @@
 //! One request's way upstream: send, and send again as long as that is invisible and may help.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::account::broker::Broker;
 use crate::account::credentials::Credentials;
 use crate::catalogue::model::Lane;
-use crate::proxy::entry::OpenEntry;
+use crate::proxy::entry::{OpenEntry, now};
+use crate::proxy::service::Service;
+use crate::proxy::turns::Whose;
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
-use crate::upstream::http::{Call, Client};
+use crate::upstream::http::Call;
+use crate::upstream::limits::Facts;
 use crate::upstream::retry::{self, Decision};
 
 /// The request, and how often it was sent.
 #[derive(Debug)]
 pub struct Attempts {
-    /// How requests get upstream.
-    pub client: Arc<Client>,
-    /// Who renews a token that upstream refuses.
-    pub broker: Arc<Broker>,
+    /// How requests get upstream, who renews a token that it refuses, and who wants to know what an answer tells.
+    pub service: Arc<Service>,
     /// The token in use.
     pub credentials: Credentials,
     /// The translated request.
     pub body: Bytes,
     /// The form that `body` has.
     pub lane: Lane,
-    /// Upstream's name of the model.
-    pub model: String,
-    /// The conversation's key.
-    pub conversation: String,
+    /// The conversation and the model, and what else tells this turn from others.
+    pub whose: Whose,
+    /// Upstream's state of the turn, when this request goes on with one.
+    pub turn_state: Option<String>,
     /// The service tier asked for.
     pub tier: Option<&'static str>,
     /// How often it was sent.
@@ -47,15 +47,43 @@ impl Attempts {
             let call = Call {
                 body: self.body.clone(),
                 lane: self.lane,
-                model: &self.model,
-                conversation: &self.conversation,
-                turn_state: None,
+                model: &self.whose.model,
+                conversation: &self.whose.conversation,
+                turn_state: self.turn_state.as_deref(),
                 tier: self.tier,
             };
-            match self.client.respond(&self.credentials, call).await {
-                Ok(answer) => return Ok(answer),
+            let client = &self.service.client;
+            match client.respond(&self.credentials, call).await {
+                Ok(answer) => {
+                    self.learn(&answer.facts);
+                    return Ok(answer);
+                }
                 Err(failure) => self.recover(failure).await?,
             }
+        }
+    }
+
+    /// Passes on what the head of an answer tells beside the answer.
+    fn learn(&self, facts: &Facts) {
+        let Service {
+            shelf,
+            client,
+            turns,
+            ..
+        } = &*self.service;
+        if let Some(etag) = &facts.models_etag {
+            shelf.note_etag(etag);
+        }
+        shelf.keep_fresh(client, &self.credentials, now());
+        if let Some(state) = &facts.turn_state {
+            // What a panic could leave half done here is at worst a state that is missing.
+            let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.keep(&self.whose, state);
+        }
+        if let Some(served) = &facts.served_model
+            && *served != self.whose.model
+        {
+            tracing::warn!(asked = self.whose.model, served, "another model answers");
         }
     }
 
@@ -84,15 +112,20 @@ impl Attempts {
                 }
                 Ok(())
             }
-            Decision::Renew => match self.broker.renew(&self.credentials).await {
+            Decision::Renew => match self.service.broker.renew(&self.credentials).await {
                 Ok(credentials) => {
                     self.credentials = credentials;
                     Ok(())
                 }
                 Err(error) => {
                     tracing::warn!(why = %error, "a refused token could not be renewed");
-                    let message = format!("{error}; {}", error.mend());
-                    Err(Failure::Unauthorized { message })
+                    if error.is_transient() {
+                        return Err(Failure::Unreachable {
+                            what: error.to_string(),
+                        });
+                    }
+                    let why = format!("{error}; {}", error.mend());
+                    Err(Failure::SignedOut { why })
                 }
             },
             Decision::GiveUp => Err(failure),

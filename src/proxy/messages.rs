@@ -19,6 +19,7 @@ use crate::proxy::intake;
 use crate::proxy::pipe::{self, Facts, Pipe};
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::service::{Service, fresh_id, json};
+use crate::proxy::turns::Whose;
 use crate::sse::Decoder;
 use crate::translate::estimate;
 use crate::translate::fold::Fold;
@@ -29,7 +30,7 @@ use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
 use crate::upstream::retry;
 use crate::wire::envelope::ErrorKind;
-use crate::wire::messages;
+use crate::wire::messages::{self, Newest};
 
 /// Answers a request, as a stream or whole.
 pub async fn answer(
@@ -86,23 +87,22 @@ async fn run(
     // The client's form of the request is not needed any more; upstream's is kept for retries.
     drop(body);
     let mut attempts = Attempts {
-        client: service.client.clone(),
-        broker: service.broker.clone(),
+        service: service.clone(),
         credentials,
         body: translated,
         lane: prepared.lane,
-        model: prepared.facts.model.clone(),
-        conversation: std::mem::take(&mut prepared.conversation),
+        whose: std::mem::take(&mut prepared.whose),
+        turn_state: prepared.turn_state.take(),
         tier: prepared.tier,
         sent: 0,
         failures: retry::Attempts::default(),
     };
     let told = |failure: Failure| reply::from_failure(&failure, prepared.facts.context());
     if !prepared.is_stream {
-        let answer = whole(&mut attempts, &prepared.setup, entry).await;
+        let answer = whole(&mut attempts, &prepared, entry).await;
         return answer.map(Run::Whole).map_err(told);
     }
-    match pipe::begin(&mut attempts, &prepared.setup, entry).await {
+    match pipe::begin(&mut attempts, &prepared.setup, &prepared.facts, entry).await {
         Ok(begun) => Ok(Run::Stream(Box::new((begun, attempts, prepared)))),
         Err(failure) => Err(told(failure)),
     }
@@ -115,7 +115,8 @@ struct Prepared {
     setup: Setup,
     facts: Facts,
     lane: crate::catalogue::model::Lane,
-    conversation: String,
+    whose: Whose,
+    turn_state: Option<String>,
     tier: Option<&'static str>,
 }
 
@@ -154,13 +155,26 @@ fn prepare(
         let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
         translate(&request, &target, &mut tools).map_err(|error| refuse(error.to_string()))?
     };
+    let newest = request.newest();
+    let whose = Whose {
+        conversation: conversation.key,
+        agent: conversation.agent,
+        class: class(headers),
+        account: credentials.account.clone(),
+        model: model.slug.clone(),
+    };
+    let turn_state = {
+        // What a panic could leave half done here is at worst a state that is missing.
+        let mut turns = service.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.resume(&whose, newest)
+    };
     let tokens = estimate::input_tokens(&request);
     entry.note(|entry, age| {
         entry.prepared = age;
         entry.asked = request.model.clone().into_owned();
         entry.model.clone_from(&model.slug);
-        entry.conversation.clone_from(&conversation.key);
-        entry.class = class(headers);
+        entry.conversation.clone_from(&whose.conversation);
+        entry.class.clone_from(&whose.class);
         entry.losses = translated.losses.iter().map(|loss| loss.kind).collect();
     });
     let setup = Setup {
@@ -174,13 +188,15 @@ fn prepare(
         model: model.slug.clone(),
         window: model.usable_window(),
         tokens,
+        may_end_empty: newest == Newest::Results { has_failed: false },
     };
     let prepared = Prepared {
         is_stream: request.stream,
         setup,
         facts,
         lane,
-        conversation: conversation.key,
+        whose,
+        turn_state,
         tier: choice.tier,
     };
     Ok((prepared, translated.body.into()))
@@ -216,23 +232,29 @@ fn stream(pipe: Pipe) -> Response<Body> {
 /// Gathers a whole answer: nothing was sent to the client, so every failure may be tried again.
 async fn whole(
     attempts: &mut Attempts,
-    setup: &Setup,
+    prepared: &Prepared,
     entry: &mut OpenEntry,
 ) -> Result<Vec<u8>, Failure> {
     loop {
         let answer = attempts.open_for(entry).await?;
-        match gather(answer, Fold::new(setup.clone()), entry).await {
-            Ok(body) => return Ok(body),
-            Err(failure) => attempts.recover(failure).await?,
+        let mut fold = Fold::new(prepared.setup.clone());
+        let failure = match gather(answer, &mut fold, entry).await {
+            Ok(()) => return Ok(fold.into_body()),
+            Err(failure) => failure,
+        };
+        match attempts.recover(failure).await {
+            Ok(()) => {}
+            Err(Failure::Empty) if prepared.facts.may_end_empty => {
+                fold.end_empty();
+                entry.finish(Outcome::Done, fold.usage());
+                return Ok(fold.into_body());
+            }
+            Err(failure) => return Err(failure),
         }
     }
 }
 
-async fn gather(
-    mut answer: Answer,
-    mut fold: Fold,
-    entry: &mut OpenEntry,
-) -> Result<Vec<u8>, Failure> {
+async fn gather(mut answer: Answer, fold: &mut Fold, entry: &mut OpenEntry) -> Result<(), Failure> {
     let mut decoder = Decoder::default();
     let idle = pipe::UPSTREAM_IDLE;
     loop {
@@ -252,7 +274,7 @@ async fn gather(
                     entry.note(|entry, age: Duration| entry.first_content = Some(age));
                     entry.finish(Outcome::Done, usage);
                     tokio::spawn(answer.drain());
-                    return Ok(fold.into_body());
+                    return Ok(());
                 }
                 Step::Failed(failure) => return Err(Failure::from_stream(&failure)),
             }

@@ -1,6 +1,6 @@
 //! The local proxy: speaks the Messages API to the client and passes what it asks to upstream.
 //!
-//! `guard`, `route`, `conversation` and `reply` decide; `server` accepts, `service` dispatches, `messages`
+//! `guard`, `route`, `conversation`, `turns` and `reply` decide; `server` accepts, `service` dispatches, `messages`
 //! runs the attempts of one request, and `pipe` carries a stream from upstream to the client.
 
 pub mod attempts;
@@ -17,3 +17,4 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod service;
+pub mod turns;

@@ -46,6 +46,8 @@ pub struct Facts {
     pub window: u64,
     /// Estimated tokens of the request.
     pub tokens: u64,
+    /// Whether an answer without content may end the turn: every tool that was called has done its work.
+    pub may_end_empty: bool,
 }
 
 impl Facts {
@@ -67,31 +69,37 @@ pub struct Begun {
     decoder: Decoder,
     machine: Machine,
     out: Vec<u8>,
+    /// What the client was told, if it has failed behind its first content already.
+    failed: Option<reply::Reply>,
 }
 
 /// Asks upstream until an answer has begun. Until then a failure can still become a status.
 pub async fn begin(
     attempts: &mut Attempts,
     setup: &Setup,
+    facts: &Facts,
     entry: &mut OpenEntry,
 ) -> Result<Begun, Failure> {
     loop {
         let answer = attempts.open_for(entry).await?;
-        match read_beginning(answer, Machine::new(setup.clone())).await {
-            Ok(begun) => return Ok(begun),
-            Err(failure) => attempts.recover(failure).await?,
+        let mut begun = Begun::new(answer, Machine::new(setup.clone()));
+        let failure = match read_beginning(&mut begun, facts).await {
+            Ok(()) => return Ok(begun),
+            Err(failure) => failure,
+        };
+        match attempts.recover(failure).await {
+            Ok(()) => {}
+            Err(Failure::Empty) if facts.may_end_empty => {
+                begun.end_empty();
+                return Ok(begun);
+            }
+            Err(failure) => return Err(failure),
         }
     }
 }
 
-async fn read_beginning(answer: Answer, machine: Machine) -> Result<Begun, Failure> {
+async fn read_beginning(begun: &mut Begun, facts: &Facts) -> Result<(), Failure> {
     let deadline = Instant::now() + BEGINNING;
-    let mut begun = Begun {
-        answer: Some(answer),
-        decoder: Decoder::default(),
-        machine,
-        out: Vec::with_capacity(1024),
-    };
     while let Some(answer) = &mut begun.answer {
         let chunk = match tokio::time::timeout_at(deadline, answer.chunk()).await {
             Err(_) => break,
@@ -101,7 +109,7 @@ async fn read_beginning(answer: Answer, machine: Machine) -> Result<Begun, Failu
         match begun.take(&chunk) {
             Ok(()) => {}
             Err(failure) if begun.machine.is_committed() => {
-                begun.fail(&reply::from_failure(&failure, NOTHING_KNOWN));
+                begun.fail(reply::from_failure(&failure, facts.context()));
             }
             Err(failure) => return Err(failure),
         }
@@ -110,18 +118,20 @@ async fn read_beginning(answer: Answer, machine: Machine) -> Result<Begun, Failu
         }
     }
     begun.machine.start(&mut begun.out);
-    Ok(begun)
+    Ok(())
 }
 
-/// For failures behind the first content: none of their words depends on the request.
-const NOTHING_KNOWN: reply::Context<'_> = reply::Context {
-    now: crate::time::UnixSeconds(0),
-    model: "",
-    window: 0,
-    tokens: 0,
-};
-
 impl Begun {
+    fn new(answer: Answer, machine: Machine) -> Self {
+        Self {
+            answer: Some(answer),
+            decoder: Decoder::default(),
+            machine,
+            out: Vec::with_capacity(1024),
+            failed: None,
+        }
+    }
+
     /// Translates what a read gave. An answer that is complete lets go of upstream.
     fn take(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         if self.decoder.feed(chunk).is_err() {
@@ -142,9 +152,15 @@ impl Begun {
         Ok(())
     }
 
-    fn fail(&mut self, reply: &reply::Reply) {
+    fn fail(&mut self, reply: reply::Reply) {
         self.answer = None;
         self.machine.fail(reply.kind, &reply.message, &mut self.out);
+        self.failed = Some(reply);
+    }
+
+    fn end_empty(&mut self) {
+        self.answer = None;
+        self.machine.end_empty(&mut self.out);
     }
 }
 
@@ -179,7 +195,6 @@ pub struct Pipe {
     tick: Pin<Box<Sleep>>,
     last_in: Instant,
     last_out: Instant,
-    failed: Option<reply::Reply>,
     is_over: bool,
 }
 
@@ -216,7 +231,6 @@ impl Pipe {
             tick: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
             last_in: now,
             last_out: now,
-            failed: None,
             is_over: false,
         }
     }
@@ -315,11 +329,14 @@ impl Pipe {
         }
     }
 
-    /// Tells the client, inside the stream, that the answer will not be completed.
+    /// Tells the client, inside the stream, that the answer will not be completed; or completes it, where nothing
+    /// is as good an end as any.
     fn give_up(&mut self, failure: &Failure) {
+        if *failure == Failure::Empty && self.facts.may_end_empty {
+            return self.begun.end_empty();
+        }
         let reply = reply::from_failure(failure, self.facts.context());
-        self.begun.fail(&reply);
-        self.failed = Some(reply);
+        self.begun.fail(reply);
     }
 
     fn on_tick(&mut self) {
@@ -340,7 +357,7 @@ impl Pipe {
             return;
         }
         self.is_over = true;
-        let outcome = match self.failed.take() {
+        let outcome = match self.begun.failed.take() {
             None => Outcome::Done,
             Some(reply) => Outcome::Failed {
                 status: reply.status,

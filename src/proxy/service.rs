@@ -15,6 +15,7 @@ use crate::proxy::body::Body;
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, route};
+use crate::proxy::turns::Turns;
 use crate::proxy::{count, messages, models};
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
@@ -37,6 +38,8 @@ pub struct Service {
     pub families: Families,
     /// Translated tool lists.
     pub tools: Mutex<ToolCache>,
+    /// Upstream's state of the turns under way.
+    pub turns: Mutex<Turns>,
     /// What happened.
     pub ledger: Arc<Mutex<Ledger>>,
 }

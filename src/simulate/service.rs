@@ -32,6 +32,8 @@ use super::usage::Tokens;
 /// passes on too much is noticed by its own limit.
 const BODY_LIMIT: usize = 128 << 20;
 
+const TURN_STATE: &str = "x-codex-turn-state";
+
 const LITE_HEADER: &str = "x-openai-internal-codex-responses-lite";
 
 type Answer = Response<Either<Full<Bytes>, Play>>;
@@ -266,6 +268,9 @@ impl Service {
             return refusal.into();
         }
         let asked = Asked::read(body);
+        if let Err(refusal) = check_turn(headers, &asked) {
+            return refusal.into();
+        }
         let tokens = state.cache.admit(body);
         match state
             .script
@@ -354,13 +359,25 @@ fn check_seals(account: &str, body: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What upstream calls a turn: the same for all its requests.
+fn turn_state(asked: &Asked) -> String {
+    format!("turn-{}-{}", asked.conversation, asked.turn)
+}
+
+/// A turn's state belongs to that turn (contract §2.1). It may be missing.
+fn check_turn(headers: &HeaderMap, asked: &Asked) -> Result<(), Refusal> {
+    match headers.get(TURN_STATE) {
+        Some(state) if *state != *turn_state(asked) => Err(Refusal::invalid(
+            "simulator",
+            TURN_STATE,
+            "the turn state is that of another turn",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The headers of a stream's answer (contract §2.3).
 fn stream_headers(asked: &Asked, account: &Account, now: u64) -> Vec<(String, String)> {
-    let turn = format!(
-        "turn-{}-{}",
-        asked.conversation,
-        asked.items - asked.outputs.len()
-    );
     [
         ("content-type", "text/event-stream".to_owned()),
         ("x-codex-plan-type", account.plan.clone()),
@@ -379,7 +396,7 @@ fn stream_headers(asked: &Asked, account: &Account, now: u64) -> Vec<(String, St
         ("openai-model", asked.model.clone()),
         ("x-models-etag", ETAG.to_owned()),
         ("x-request-id", format!("req_simulated_{}", asked.items)),
-        ("x-codex-turn-state", turn),
+        (TURN_STATE, turn_state(asked)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()

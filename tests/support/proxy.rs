@@ -1,5 +1,6 @@
 //! A proxy in the test's own process, in front of a simulated ChatGPT.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ccx::cli::environment::Environment;
@@ -20,7 +21,7 @@ pub struct Proxy {
     pub url: String,
     pub http: reqwest::Client,
     host: Host,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 /// An answer, read to its end.
@@ -83,6 +84,11 @@ pub fn now() -> UnixSeconds {
 impl Proxy {
     /// Starts both; `scenario` is the text of one.
     pub fn start(scenario: &Value) -> Self {
+        Self::start_after(scenario, |_| {})
+    }
+
+    /// As [`Proxy::start`], after `prepare` has changed what is in the home: `auth.json` and `ccx/state`.
+    pub fn start_after(scenario: &Value, prepare: impl FnOnce(&Path)) -> Self {
         let home = tempfile::tempdir().unwrap();
         let account = Account::new("test");
         let login = account
@@ -102,6 +108,7 @@ impl Proxy {
         let (mut out, mut notes) = (std::io::sink(), std::io::sink());
         let places = places(&environment).unwrap();
         login::import(&places, &wanted, now(), &mut out, &mut notes).unwrap();
+        prepare(home.path());
         let setup = Setup::new(&environment).unwrap();
         let secret = fresh_secret();
         let parts = setup.parts(None, secret.clone()).unwrap();
@@ -112,8 +119,13 @@ impl Proxy {
             url: format!("http://127.0.0.1:{}", host.port()),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             host,
-            _home: home,
+            home,
         }
+    }
+
+    /// Where [`Proxy::start_after`] prepares.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Asks with the secret.
