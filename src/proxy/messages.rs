@@ -30,7 +30,8 @@ use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
 use crate::upstream::retry;
 use crate::wire::envelope::ErrorKind;
-use crate::wire::messages::{self, Newest};
+use crate::wire::messages;
+use crate::wire::newest::Newest;
 
 /// Answers a request, as a stream or whole.
 pub async fn answer(

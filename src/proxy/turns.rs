@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::wire::messages::Newest;
+use crate::wire::newest::Newest;
 
 /// Turns that are kept: a session's main conversation and subagents, for more sessions than a person has.
 const KEPT: usize = 256;

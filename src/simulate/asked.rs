@@ -10,6 +10,9 @@ use super::scenario::Kind;
 /// What stands before the folder in the client's environment section.
 const FOLDER_LABEL: &str = "Primary working directory: ";
 
+/// What the client says behind the result of a search for tools.
+const TOOL_LOADED: &str = "Tool loaded.";
+
 /// A request as the scenario sees it.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -128,7 +131,7 @@ fn last_prompt(input: &[Value]) -> (usize, String) {
                 .into_iter()
                 .rev()
                 .map(|text| without_reminders(text).trim().to_owned())
-                .find(|text| !text.is_empty())
+                .find(|text| !text.is_empty() && text != TOOL_LOADED)
                 .map(|said| (at, said))
         })
         .unwrap_or_default()

@@ -7,5 +7,6 @@ pub mod blocks;
 pub mod envelope;
 pub mod json;
 pub mod messages;
+pub mod newest;
 pub mod responses;
 mod scan;
