@@ -3,6 +3,9 @@
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 
+use crate::wire::blocks::{Block, Content};
+use crate::wire::messages::Request;
+
 /// The client's session, told by the client or made up from what stays the same from turn to turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
@@ -15,9 +18,11 @@ pub struct Conversation {
 const LONGEST_KEY: usize = 64;
 
 impl Conversation {
-    /// Reads the conversation from the headers, else from `session_id` of the body's metadata, else
-    /// derives a key from `first` (the conversation's beginning).
-    pub fn of(headers: &HeaderMap, session_id: Option<&str>, first: &[u8]) -> Self {
+    /// Reads the conversation from the headers, else from the request's metadata, else derives a key from the texts
+    /// of the first message, which stay the same however long the conversation grows.
+    pub fn of(headers: &HeaderMap, request: &Request<'_>) -> Self {
+        let session_id = request.session_id();
+        let session_id = session_id.as_deref();
         let header = |name| {
             headers
                 .get(name)
@@ -26,7 +31,7 @@ impl Conversation {
         };
         let key = header("x-claude-code-session-id")
             .or(session_id.filter(|id| is_key(id)))
-            .map_or_else(|| derived(first), str::to_owned);
+            .map_or_else(|| derived(request), str::to_owned);
         Self {
             key,
             agent: header("x-claude-code-agent-id")
@@ -46,8 +51,20 @@ fn is_key(text: &str) -> bool {
 }
 
 /// Returns a UUID made from a digest (version 8, RFC 9562: vendor-specific).
-fn derived(first: &[u8]) -> String {
-    let digest = Sha256::digest(first);
+fn derived(request: &Request<'_>) -> String {
+    let mut digest = Sha256::new();
+    match request.messages.first().map(|first| &first.content) {
+        None => {}
+        Some(Content::Text(text)) => digest.update(text.escaped()),
+        Some(Content::Blocks(blocks)) => {
+            for block in blocks {
+                if let Block::Text(text) = block {
+                    digest.update(text.escaped());
+                }
+            }
+        }
+    }
+    let digest = digest.finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;
@@ -68,17 +85,38 @@ mod tests {
     #[test]
     fn the_header_wins_then_the_body_then_a_digest() {
         let mut headers = HeaderMap::new();
-        let of = |headers: &HeaderMap, body| Conversation::of(headers, body, b"hello").key;
-        let made = of(&headers, None);
+        let conversation = |headers: &HeaderMap, messages: &str, user: &str| {
+            let user_id = serde_json::json!(format!("user__session_{user}"));
+            let body = format!(
+                r#"{{"model":"m","metadata":{{"user_id":{user_id}}},"messages":[{messages}]}}"#
+            );
+            Conversation::of(headers, &Request::parse(body.as_bytes()).unwrap())
+        };
+        let hello = r#"{"role":"user","content":"hello"}"#;
+        let of = |headers: &HeaderMap, user: &str| conversation(headers, hello, user).key;
+        let made = of(&headers, "");
         assert_eq!(made.len(), 36);
-        assert_eq!(made, of(&headers, None));
-        assert_ne!(made, Conversation::of(&headers, None, b"other").key);
-        assert_eq!(of(&headers, Some("from-body")), "from-body");
-        assert_eq!(of(&headers, Some("a\r\nb")), made);
+        for (messages, is_same) in [
+            (hello, true),
+            (
+                r#"{"role":"user","content":[{"type":"text","text":"hello"}]}"#,
+                true,
+            ),
+            (
+                r#"{"role":"user","content":"hello"},{"role":"assistant","content":"x"}"#,
+                true,
+            ),
+            (r#"{"role":"user","content":"other"}"#, false),
+        ] {
+            let key = conversation(&headers, messages, "").key;
+            assert_eq!(key == made, is_same, "{messages}");
+        }
+        assert_eq!(of(&headers, "from-body"), "from-body");
+        assert_eq!(of(&headers, "a\r\nb"), made);
         headers.insert("x-claude-code-session-id", "from-header".parse().unwrap());
         headers.insert("x-claude-code-agent-id", "a01".parse().unwrap());
         assert_eq!(
-            Conversation::of(&headers, Some("from-body"), b""),
+            conversation(&headers, hello, "from-body"),
             Conversation {
                 key: "from-header".into(),
                 agent: "a01".into()

@@ -131,11 +131,7 @@ fn prepare(
 ) -> Result<(Prepared, Bytes), Reply> {
     let refuse = |words: String| Reply::refused(400, ErrorKind::InvalidRequest, words);
     let request = messages::Request::parse(body).map_err(|error| refuse(error.to_string()))?;
-    let conversation = Conversation::of(
-        headers,
-        request.session_id().as_deref(),
-        &body[..body.len().min(4096)],
-    );
+    let conversation = Conversation::of(headers, &request);
     let catalogue = service.shelf.current();
     let choice = catalogue
         .resolve(&request.model, &service.families)
