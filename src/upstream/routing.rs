@@ -123,10 +123,12 @@ fn conclude(base: &str, account: &str, answer: Option<&[u8]>, now: Instant) -> F
 /// cannot be followed.
 fn read(base: &str, account: &str, body: &[u8]) -> Option<Result<Route, &'static str>> {
     let answer: Value = serde_json::from_slice(body).ok()?;
+    // Without an id of our own the only entry is the one.
     let is_ours = |entry: &Value| {
-        ["id", "account_id"]
-            .iter()
-            .any(|name| entry[name].as_str() == Some(account))
+        account.is_empty()
+            || ["id", "account_id"]
+                .iter()
+                .any(|name| entry[name].as_str() == Some(account))
     };
     let mut entries = match &answer["accounts"] {
         Value::Array(list) => list.iter().filter(|entry| is_ours(entry)).collect(),
@@ -141,7 +143,7 @@ fn read(base: &str, account: &str, body: &[u8]) -> Option<Result<Route, &'static
     };
     let entry = entries.pop()?;
     if !entries.is_empty() {
-        return Some(Err("the workspace is listed twice"));
+        return (!account.is_empty()).then_some(Err("the workspace is listed twice"));
     }
     Some(route(base, entry))
 }
@@ -251,6 +253,16 @@ mod tests {
         ] {
             assert_eq!(read(BASE, "a", body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn an_account_without_an_id_is_the_only_one_listed() {
+        let bound = r#"{"id":"b","account_routing_override":"us"}"#.to_owned();
+        let found = read(BASE, "", list(std::slice::from_ref(&bound)).as_bytes());
+        let region = found.map(|route| route.map(|route| route.routing_override));
+        assert_eq!(region, Some(Ok(Some("us"))));
+        let several = list(&[bound.clone(), bound]);
+        assert_eq!(read(BASE, "", several.as_bytes()), None);
     }
 
     #[test]
