@@ -31,19 +31,24 @@ use crate::terminal::supervise::Ending;
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Sub-commands of the client that ask no model: they run as if ccx were not there, also without an account.
-const BARE: [&str; 14] = [
+const BARE: [&str; 19] = [
+    "attach",
     "auth",
     "auto-mode",
     "doctor",
     "gateway",
     "import",
     "install",
+    "kill",
     "logs",
     "mcp",
     "plugin",
     "plugins",
     "purge",
+    "respawn",
+    "rm",
     "setup-token",
+    "stop",
     "update",
     "upgrade",
 ];
@@ -103,7 +108,7 @@ fn with_proxy(
     user: Option<serde_json::Map<String, serde_json::Value>>,
 ) -> Result<Finished, Report> {
     if let Some(foreign) = managed::find_foreign(Path::new(managed::DIRECTORY)) {
-        return Err(Report::new(Kind::Internal, foreign)
+        return Err(Report::new(Kind::Settings, foreign)
             .hint("ask who administers this machine, or run plain `claude`"));
     }
     let setup = Setup::new(environment)?;
@@ -127,11 +132,9 @@ fn with_proxy(
 
     let catalogue = shelf.current();
     let listed: Vec<&Model> = catalogue.listed().collect();
-    let models = models::for_overlay(&catalogue, &families, &listed);
-    let is_chosen = merge::has_model(&arguments)
-        || user.as_ref().is_some_and(|user| user.contains_key("model"))
-        || models::is_chosen(environment);
-    let default = models.default.filter(|_| !is_chosen);
+    let chosen = models::chosen(&arguments, user.as_ref(), environment);
+    let models = models::for_overlay(&catalogue, &families, &listed, chosen.as_deref());
+    let default = models.default.filter(|_| chosen.is_none());
     let plan = Plan {
         base_url: &format!("http://127.0.0.1:{}", host.port()),
         secret: &secret,
@@ -196,7 +199,9 @@ fn lookup(environment: &Environment) -> Result<Lookup, Report> {
         explicit: environment.get("CCX_CLAUDE").map(OsStr::to_owned),
         path: environment.get("PATH").map(OsStr::to_owned),
         home: environment.home(),
-        npm_prefix: environment.path("NPM_CONFIG_PREFIX"),
+        npm_prefix: environment
+            .path("npm_config_prefix")
+            .or_else(|| environment.path("NPM_CONFIG_PREFIX")),
         ourselves: own_executable()?,
         guard: environment.get(guard::VARIABLE).map(OsStr::to_owned),
     })

@@ -1,9 +1,10 @@
 //! Which models the launched client is shown.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::catalogue::families::{Families, Family};
 use crate::catalogue::list::Catalogue;
@@ -11,6 +12,7 @@ use crate::catalogue::model::Model;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::environment::Environment;
 use crate::proxy::entry::now;
+use crate::settings::merge;
 use crate::settings::overlay::OverlayModels;
 
 /// How long the first launch of an account waits for upstream's list of models. Later ones start with the
@@ -26,42 +28,105 @@ pub fn wait_for_list(shelf: &Shelf) {
     }
 }
 
-/// Says whether the user has chosen a model, by variable or in the client's user settings: theirs stays.
+/// Returns the model that the user has chosen: by argument, by variable, in the `user`'s own `--settings`, in the
+/// client's user settings, in the client's order. Theirs stays.
 ///
 /// Only looks: a file that does not parse chooses nothing, and is the client's to complain about.
-pub fn is_chosen(environment: &Environment) -> bool {
-    if environment.get("ANTHROPIC_MODEL").is_some() {
-        return true;
-    }
-    let Some(directory) = environment
+pub fn chosen(
+    arguments: &[OsString],
+    user: Option<&Map<String, Value>>,
+    environment: &Environment,
+) -> Option<String> {
+    let text = |name: &OsStr| name.to_string_lossy().into_owned();
+    let of = |settings: &Map<String, Value>| Some(settings.get("model")?.as_str()?.to_owned());
+    merge::model(arguments)
+        .or_else(|| environment.get("ANTHROPIC_MODEL"))
+        .map(text)
+        .or_else(|| user.and_then(of))
+        .or_else(|| client_settings(environment).as_ref().and_then(of))
+}
+
+/// Reads the client's user settings.
+fn client_settings(environment: &Environment) -> Option<Map<String, Value>> {
+    let directory = environment
         .path("CLAUDE_CONFIG_DIR")
-        .or_else(|| Some(environment.home()?.join(".claude")))
-    else {
-        return false;
-    };
+        .or_else(|| Some(environment.home()?.join(".claude")))?;
     let file = directory.join("settings.json");
     // A pipe or a device under that name must not hang the launch.
     if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return false;
+        return None;
     }
-    let settings = fs::read(file).ok();
-    let settings = settings.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    settings.is_some_and(|settings| settings["model"].is_string())
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Picks the models of the overlay.
+/// Picks the models of the overlay for a session that starts with `chosen`, or with what `opus` means.
 pub fn for_overlay<'a>(
     catalogue: &'a Catalogue,
     families: &Families,
     listed: &'a [&'a Model],
+    chosen: Option<&str>,
 ) -> OverlayModels<'a> {
     let of = |family| families.target(catalogue, family);
+    let chosen = chosen.and_then(|name| catalogue.resolve(name, families).ok());
     OverlayModels {
-        default: of(Family::Opus),
+        default: chosen
+            .map(|choice| choice.model)
+            .or_else(|| of(Family::Opus)),
         opus: of(Family::Opus),
         sonnet: of(Family::Sonnet),
         haiku: of(Family::Haiku),
         fable: of(Family::Fable),
         listed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_choice_is_found_in_the_clients_order() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join(".claude");
+        fs::create_dir(&directory).unwrap();
+        let mut environment = Environment::default();
+        environment.set("HOME", home.path());
+        let words = ["--model".into(), "by-word".into()];
+        let user = serde_json::json!({"model": "by-settings"});
+        let user = user.as_object();
+        let chosen = |words: &[OsString], user, environment: &Environment| {
+            chosen(words, user, environment).unwrap_or_default()
+        };
+        assert_eq!(chosen(&[], None, &environment), "");
+        for (text, expected) in [
+            (r#"{"model":"by-file"}"#, "by-file"),
+            ("{,}", ""),
+            (r#"{"model":7}"#, ""),
+        ] {
+            fs::write(directory.join("settings.json"), text).unwrap();
+            assert_eq!(chosen(&[], None, &environment), expected, "{text}");
+        }
+        assert_eq!(chosen(&[], user, &environment), "by-settings");
+        environment.set("ANTHROPIC_MODEL", "by-variable");
+        assert_eq!(chosen(&[], user, &environment), "by-variable");
+        assert_eq!(chosen(&words, user, &environment), "by-word");
+    }
+
+    #[test]
+    fn the_window_is_that_of_the_model_a_session_starts_with() {
+        let (catalogue, families) = (Catalogue::bundled(), Families::default());
+        let starts_with = |chosen| {
+            let models = for_overlay(&catalogue, &families, &[], chosen);
+            models.default.map(|model| model.slug.as_str())
+        };
+        for (chosen, slug) in [
+            (None, "gpt-6.1-sol"),
+            (Some("sonnet"), "gpt-6.1-terra"),
+            (Some("gpt-5.5[1m]"), "gpt-5.5"),
+            (Some("claude-haiku-4-5"), "gpt-6-luna"),
+            (Some("nobody-knows"), "gpt-6.1-sol"),
+        ] {
+            assert_eq!(starts_with(chosen), Some(slug), "{chosen:?}");
+        }
     }
 }

@@ -40,12 +40,18 @@ pub fn split_arguments(arguments: &[OsString]) -> (Option<OsString>, Vec<OsStrin
     (value, rest)
 }
 
-/// Says whether the client's arguments choose a model.
-pub fn has_model(arguments: &[OsString]) -> bool {
-    arguments
-        .iter()
-        .take_while(|word| *word != "--")
-        .any(|word| word == MODEL || after_equals(word, MODEL).is_some())
+/// Returns the model that the client's arguments choose, the last one said; empty if the name is left out.
+pub fn model(arguments: &[OsString]) -> Option<&OsStr> {
+    let mut words = arguments.iter().take_while(|word| *word != "--");
+    let mut model = None;
+    while let Some(word) = words.next() {
+        if word == MODEL {
+            model = Some(words.next().map_or(OsStr::new(""), OsString::as_os_str));
+        } else if let Some(given) = after_equals(word, MODEL) {
+            model = Some(given);
+        }
+    }
+    model
 }
 
 fn after_equals<'a>(word: &'a OsStr, name: &str) -> Option<&'a OsStr> {
@@ -151,10 +157,17 @@ mod tests {
 
     #[test]
     fn a_chosen_model_is_seen() {
-        assert!(has_model(&words(&["-p", "--model", "opus"])));
-        assert!(has_model(&words(&["--model=opus"])));
-        assert!(!has_model(&words(&["--", "--model", "opus"])));
-        assert!(!has_model(&words(&["--models"])));
+        for (line, expected) in [
+            (&["-p", "--model", "opus"][..], Some("opus")),
+            (&["--model=opus"], Some("opus")),
+            (&["--model", "opus", "--model=haiku", "x"], Some("haiku")),
+            (&["--model"], Some("")),
+            (&["--", "--model", "opus"], None),
+            (&["--models", "opus"], None),
+        ] {
+            let line = words(line);
+            assert_eq!(model(&line), expected.map(OsStr::new), "{line:?}");
+        }
     }
 
     #[test]
