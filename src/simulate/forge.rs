@@ -62,13 +62,6 @@ impl Account {
         }
     }
 
-    /// Returns the same account on another plan.
-    #[must_use]
-    pub fn on_plan(mut self, plan: &str) -> Self {
-        plan.clone_into(&mut self.plan);
-        self
-    }
-
     /// Returns an unsigned access token that is valid for `lifetime` from `now`.
     pub fn access_token(
         &self,

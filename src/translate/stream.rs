@@ -1,5 +1,4 @@
 //! Responses events become Messages events: a state machine that is fed frames and writes SSE bytes.
-
 //!
 //! Messages blocks come one after the other, upstream's items may be told side by side: the item
 //! whose turn it is is written at once, the others are held ([`Draft`]) and follow in upstream's
