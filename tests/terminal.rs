@@ -570,6 +570,41 @@ fn t19_a_stopped_client_gives_the_shell_its_terminal() {
     terminal.end();
 }
 
+/// What a client writes just before it stops is how it tidies the screen up: behind the shell's prompt it
+/// would be too late. This used to be cut off now and then.
+#[test]
+fn t19_what_a_client_says_before_it_stops_is_shown_before_the_prompt() {
+    let mut command = CommandBuilder::new("/bin/sh");
+    command.arg("-i");
+    command.env("PS1", "\x1eprompt> ");
+    command.env("ENV", "/dev/null");
+    command.env(PART, "driver");
+    let client = script(
+        "stty raw -echo; while :; do head -c 20000 /dev/zero | tr '\\0' x; printf 'tidied'; \
+         kill -TSTP $$; done",
+    );
+    let words: Vec<&OsStr> = client.iter().map(OsString::as_os_str).collect();
+    command.env(WORDS, joined(&words));
+    let mut terminal = Terminal::open(command);
+    let prompts = |shown: &[u8]| String::from_utf8_lossy(shown).matches("prompt>").count();
+    terminal.until_text("prompt>");
+    let mut line = format!(
+        "'{}' {}\n",
+        this_program().display(),
+        PART_ARGUMENTS.join(" ")
+    );
+    for round in 1..=10 {
+        terminal.press(line.as_bytes());
+        let shown = terminal.until("the next prompt", |shown| prompts(shown) > round);
+        let text = String::from_utf8_lossy(&shown);
+        let (before, _) = text.rsplit_once("prompt>").unwrap();
+        assert_eq!(before.matches("tidied").count(), round);
+        line = "fg\n".to_owned();
+    }
+    terminal.press(b"kill -KILL %1; exit\nexit\n");
+    terminal.end();
+}
+
 #[test]
 fn t20_what_the_client_left_running_holds_nobody_up_and_lives_on() {
     let mut terminal = Terminal::script("sleep 20 & printf 'pid=%d\\r\\n' $!; exit 3");

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -30,6 +30,13 @@ const CHUNK: usize = 64 * 1024;
 /// spare, but not an endless stream from a process that it left behind.
 const AFTER_END: usize = 4 * CHUNK;
 
+/// How long nothing more may come before a stopped client counts as having said all: what it wrote is in
+/// the kernel already and only has to pass through the output thread.
+const SETTLED: Duration = Duration::from_millis(30);
+
+/// How long a slow terminal may hold that up; the rest is shown when the client goes on.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+
 /// How long keys wait that are not for us: somebody else has the terminal.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,6 +47,8 @@ struct Shared {
     has_ended: AtomicBool,
     is_muted: AtomicBool,
     left: AtomicUsize,
+    /// How often something was read.
+    reads: AtomicUsize,
 }
 
 /// The two threads. Output that somebody still holds up is left behind, muted.
@@ -62,6 +71,7 @@ impl Relay {
             has_ended: AtomicBool::new(false),
             is_muted: AtomicBool::new(false),
             left: AtomicUsize::new(AFTER_END),
+            reads: AtomicUsize::new(0),
         });
         let (sleep, wake) = pipe_with(PipeFlags::CLOEXEC)?;
         let Ends { output, input } = ends;
@@ -91,6 +101,20 @@ impl Relay {
         !self.shared.is_writing.load(Ordering::SeqCst)
     }
 
+    /// Waits until all is shown that a client wrote which has just stopped: the last of it is how it tidies
+    /// the screen up for the shell.
+    pub(super) fn settle(&self) {
+        let end = Instant::now() + SETTLE_LIMIT;
+        let reads = || self.shared.reads.load(Ordering::SeqCst);
+        loop {
+            let before = reads();
+            thread::sleep(SETTLED);
+            if self.is_quiet() && reads() == before || Instant::now() >= end {
+                return;
+            }
+        }
+    }
+
     /// Shows nothing more and returns the modes that the client left on.
     pub(super) fn finish(self) -> Modes {
         self.shared.is_muted.store(true, Ordering::SeqCst);
@@ -111,6 +135,7 @@ fn carry_output(mut from: Box<dyn Read + Send>, shared: &Shared, notes: &SyncSen
             Err(_) => break,
         };
         shared.is_writing.store(true, Ordering::SeqCst);
+        shared.reads.fetch_add(1, Ordering::SeqCst);
         let mut bytes = &buffer[..read];
         if shared.has_ended.load(Ordering::SeqCst) {
             let left = shared.left.load(Ordering::SeqCst);

@@ -229,6 +229,7 @@ impl Session {
             Action::Abandon => self.tell(Number::KILL),
             Action::Wake => self.tell(Number::CONT),
             Action::Suspend => {
+                self.relay.settle();
                 self.guard.restore();
                 if !raw::stop_group() {
                     return Done::Happened(resumed());
