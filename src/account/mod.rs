@@ -4,6 +4,7 @@ pub mod broker;
 pub mod credentials;
 pub mod freshness;
 pub mod import;
+pub mod own;
 pub mod record;
 pub mod renewal;
 pub mod select;

@@ -116,7 +116,8 @@ pub fn refuse(status: u16, body: &[u8]) -> ExchangeError {
     }
 }
 
-fn is_markup(body: &[u8]) -> bool {
+/// Says whether something answered with a page: it was not the issuer that we asked.
+pub fn is_markup(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'<')
 }
 

@@ -1,28 +1,20 @@
-//! Exchanges a refresh token for the next tokens at the issuer.
+//! Exchanges a code for the first tokens, and a refresh token for the next ones.
 //!
-//! One call, one answer: who may call, how often, and where the tokens go is `account::broker`'s business. A
-//! refresh token is single use, so a call is never repeated here.
+//! One call, one answer: who may call, how often, and where the tokens go is decided by `account::broker` and by
+//! the sign-in. Codes and refresh tokens are single use, so a call is never repeated here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, USER_AGENT};
 use serde::Serialize;
 
 use crate::oauth::answer::{accept, refuse};
+use crate::oauth::form;
+use crate::oauth::issuer::Issuer;
 use crate::secret::Secret;
 use crate::upstream::connections::Connections;
 
 pub use crate::oauth::answer::{ExchangeError, Tokens};
-
-/// The public client of the Codex CLI; ChatGPT plans are reached under it.
-pub const CLIENT_ID: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
-
-/// A refresh takes well under a second; an issuer that takes this long is down.
-const TIME_LIMIT: Duration = Duration::from_secs(15);
-
-/// Three tokens are about 6 kB. More than this is something else.
-const ANSWER_LIMIT: usize = 256 * 1024;
+pub use crate::oauth::authorize::CLIENT_ID;
 
 /// Why a token is renewed; the issuer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,9 +29,7 @@ pub enum RefreshReason {
 /// The token endpoint of an issuer.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    url: String,
-    connections: Arc<Connections>,
-    time_limit: Duration,
+    issuer: Issuer,
 }
 
 #[derive(Serialize)]
@@ -55,18 +45,18 @@ impl Exchange {
     ///
     /// They must not follow redirects: one to another host would be sent the refresh token.
     pub fn new(auth_origin: &str, connections: impl Into<Connections>) -> Self {
-        let url = format!("{}/oauth/token", auth_origin.trim_end_matches('/'));
-        Self {
-            url,
-            connections: Arc::new(connections.into()),
-            time_limit: TIME_LIMIT,
-        }
+        Self::of(Issuer::new(auth_origin, connections))
+    }
+
+    /// Speaks to `issuer`.
+    pub const fn of(issuer: Issuer) -> Self {
+        Self { issuer }
     }
 
     /// Returns the same, but giving up after `time_limit` from the start of a call to the end of its answer.
     #[must_use]
     pub fn within(mut self, time_limit: Duration) -> Self {
-        self.time_limit = time_limit;
+        self.issuer = self.issuer.within(time_limit);
         self
     }
 
@@ -87,44 +77,42 @@ impl Exchange {
             refresh_token: refresh_token.expose(),
         })
         .expect("four strings always serialise");
-        let connections = self.connections.get().await;
-        let connections = connections.map_err(|_| ExchangeError::Unreachable {
-            what: "the system's root certificates cannot be read",
-        })?;
-        let mut answer = connections
-            .post(&self.url)
-            .header(CONTENT_TYPE, "application/json")
-            .header(USER_AGENT, concat!("ccx/", env!("CARGO_PKG_VERSION")))
-            .header("originator", "ccx")
-            .timeout(self.time_limit)
-            .body(body)
-            .send()
+        self.tokens("application/json", body).await
+    }
+
+    /// Exchanges the `code` of a sign-in that was made with `verifier` and comes back to `redirect_uri`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError::Refused`]: the issuer does not take this code, or not any more. After any other error the
+    /// same code may be tried again.
+    pub async fn redeem(
+        &self,
+        code: &Secret<String>,
+        verifier: &Secret<String>,
+        redirect_uri: &str,
+    ) -> Result<Tokens, ExchangeError> {
+        let body = form::encode(&[
+            ("grant_type", "authorization_code"),
+            ("client_id", CLIENT_ID),
+            ("code", code.expose()),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier.expose()),
+        ]);
+        self.tokens("application/x-www-form-urlencoded", body.into_bytes())
             .await
-            .map_err(|error| unreachable(&error))?;
-        let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| unreachable(&error))? {
-            if body.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(ExchangeError::Malformed { what: "too long" });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if status.is_success() {
-            accept(&body)
+    }
+
+    async fn tokens(
+        &self,
+        content_type: &'static str,
+        body: Vec<u8>,
+    ) -> Result<Tokens, ExchangeError> {
+        let reply = self.issuer.post("/oauth/token", content_type, body).await?;
+        if reply.is_success() {
+            accept(&reply.body)
         } else {
-            Err(refuse(status.as_u16(), &body))
+            Err(refuse(reply.status, &reply.body))
         }
     }
-}
-
-/// The error's own text names the address, which says nothing to a person; its kind does.
-fn unreachable(error: &reqwest::Error) -> ExchangeError {
-    let what = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the connection broke"
-    };
-    ExchangeError::Unreachable { what }
 }
