@@ -151,6 +151,11 @@ impl Backend {
         self.shared.lock().issuer.expire_access();
     }
 
+    /// Lets `act` look at the issuer and steer it: who signs in, which codes are typed, what is switched off.
+    pub fn issuer<T>(&self, act: impl FnOnce(&mut Issuer) -> T) -> T {
+        act(&mut self.shared.lock().issuer)
+    }
+
     /// Returns the origin, `http://127.0.0.1:PORT`: of ChatGPT and of the issuer alike.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)

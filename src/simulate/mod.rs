@@ -8,6 +8,7 @@
 pub mod asked;
 pub mod backend;
 pub mod check;
+pub mod desk;
 pub mod forge;
 pub mod issuer;
 pub mod models;
@@ -17,6 +18,7 @@ pub mod scenario;
 pub mod script;
 pub mod seal;
 mod service;
+pub mod sign_in;
 pub mod stream;
 pub mod template;
 pub mod usage;

@@ -25,6 +25,7 @@ use super::record::{Outcome, Seen, without_credentials};
 use super::scenario::{Pacing, Reply};
 use super::script::{Form, Piece};
 use super::seal;
+use super::sign_in;
 use super::stream::{Heading, beats};
 use super::usage::Tokens;
 
@@ -205,6 +206,17 @@ impl Service {
                 return state.issuer.revoke(|name| field(body, json, name)).into();
             }
             _ => {}
+        }
+        let query_of = |name: &str| query(head.uri.query().unwrap_or_default(), name);
+        let asked = sign_in::Asked {
+            method,
+            path,
+            query: head.uri.query().unwrap_or_default(),
+            value: &query_of,
+            field: &|name| field(body, json, name),
+        };
+        if let Some(reply) = sign_in::answer(&mut state.issuer, &asked, self.shared.now()) {
+            return reply.into();
         }
         let account = match self.admit(state, &head.headers) {
             Ok(account) => account,
@@ -495,10 +507,16 @@ fn query(pairs: &str, name: &str) -> Option<String> {
 
 /// Tokens of the issuer's requests are not kept.
 fn kept_body(path: &str, mut json: Value) -> Value {
-    if path.starts_with("/oauth/")
+    if (path.starts_with("/oauth/") || path.starts_with("/api/accounts/deviceauth/"))
         && let Value::Object(map) = &mut json
     {
-        for name in ["refresh_token", "token", "code", "code_verifier"] {
+        for name in [
+            "refresh_token",
+            "token",
+            "code",
+            "code_verifier",
+            "device_auth_id",
+        ] {
             if let Some(value) = map.get_mut(name) {
                 *value = Value::from("(redacted)");
             }
