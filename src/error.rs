@@ -17,6 +17,8 @@ pub enum Kind {
     Upstream,
     /// A daemon is in the way.
     Busy,
+    /// The person pressed Ctrl-C.
+    Interrupted,
     /// A fault of ccx itself before the client runs.
     Internal,
     /// The client is there but cannot be started.
@@ -34,6 +36,7 @@ impl Kind {
             Self::Settings => 4,
             Self::Upstream => 5,
             Self::Busy => 6,
+            Self::Interrupted => 130,
             Self::Internal => 70,
             Self::ClientBroken => 126,
             Self::ClientMissing => 127,

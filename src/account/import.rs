@@ -174,7 +174,13 @@ pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
         id_token: Option<String>,
         account_id: Option<String>,
     }
-    let bytes = read_bytes(path)?;
+    let bytes = read_bytes(path).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => ImportError::Missing { path },
+            _ => ImportError::Read { path, source },
+        }
+    })?;
     let auth: Auth = serde_json::from_slice(&bytes).map_err(|error| ImportError::Damaged {
         path: path.to_owned(),
         line: error.line(),
@@ -203,22 +209,15 @@ pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
     })
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, ImportError> {
-    let failed = |source: io::Error| {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => ImportError::Missing { path },
-            _ => ImportError::Read { path, source },
-        }
-    };
+/// Reads a login file whole: a regular one of bounded size.
+pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("not a regular file")));
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut bytes))
-        .map_err(failed)?;
+    let file = fs::File::open(path)?;
+    file.take(SIZE_LIMIT).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

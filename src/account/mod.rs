@@ -7,6 +7,7 @@ pub mod import;
 pub mod own;
 pub mod record;
 pub mod renewal;
+pub mod seed;
 pub mod select;
 pub mod sign_in;
 pub mod store;

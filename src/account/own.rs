@@ -25,19 +25,32 @@ pub struct Nobody;
 ///
 /// [`Nobody`]: two such sign-ins could not be told apart.
 pub fn record(tokens: Tokens, now: UnixSeconds) -> Result<Record, Nobody> {
-    let id_token = tokens.id_token.as_ref();
-    let claims = Claims::of_pair(
-        id_token.map(|token| token.expose().as_str()),
-        tokens.access_token.expose(),
-    );
-    let user = claims.chatgpt_user_id.or(claims.email).unwrap_or_default();
-    let workspace = claims.chatgpt_account_id.unwrap_or_default();
+    record_of(tokens, None, None, now)
+}
+
+/// As [`record`], with a workspace and an e-mail address that somebody wrote down beside the tokens, where the
+/// tokens themselves do not say.
+///
+/// # Errors
+///
+/// [`Nobody`].
+pub fn record_of(
+    tokens: Tokens,
+    workspace: Option<String>,
+    email: Option<String>,
+    now: UnixSeconds,
+) -> Result<Record, Nobody> {
+    let claims = claims(&tokens);
+    let email = claims.email.or(email);
+    let user = claims.chatgpt_user_id.or_else(|| email.clone());
+    let user = user.unwrap_or_default();
+    let workspace = claims.chatgpt_account_id.or(workspace).unwrap_or_default();
     if user.is_empty() && workspace.is_empty() {
         return Err(Nobody);
     }
     let mut record = Record {
         id: identity(&user, &workspace),
-        email: None,
+        email,
         label: None,
         chatgpt_account_id: workspace,
         chatgpt_user_id: user,
@@ -56,6 +69,15 @@ pub fn record(tokens: Tokens, now: UnixSeconds) -> Result<Record, Nobody> {
     // Signed in, not renewed: a refusal right away is answered by a renewal all the same.
     record.renewed_at = None;
     Ok(record)
+}
+
+/// Reads what the tokens say.
+pub fn claims(tokens: &Tokens) -> Claims {
+    let id_token = tokens.id_token.as_ref();
+    Claims::of_pair(
+        id_token.map(|token| token.expose().as_str()),
+        tokens.access_token.expose(),
+    )
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl SignInError {
             Self::NoAccount {
                 set_aside: Some(path),
             } => format!(
-                "run `codex login`, then `ccx login --import`; earlier accounts may still be in {}",
+                "run `ccx login`; earlier accounts may still be in {}",
                 path.display()
             )
             .into(),
@@ -137,11 +137,10 @@ impl SignInError {
             | Self::Removed
             | Self::Refused { .. }
             | Self::NoRefreshToken { .. }
-            | Self::StillRefused { .. } => "run `codex login`, then `ccx login --import`".into(),
-            Self::ImportUnreadable { source, .. } => source
-                .mend()
-                .unwrap_or("run `codex login`, then `ccx login --import`")
-                .into(),
+            | Self::StillRefused { .. } => "run `ccx login`".into(),
+            Self::ImportUnreadable { source, .. } => {
+                source.mend().unwrap_or("run `ccx login`").into()
+            }
             Self::ImportExpired { .. } | Self::ImportRefused { .. } => {
                 "run `codex` once so that it renews its login (or `codex login`), then try again; \
                  ccx takes over the new login by itself"
@@ -162,8 +161,7 @@ impl SignInError {
             Self::Store(source) => match **source {
                 StoreError::Newer { .. } => "update ccx".into(),
                 StoreError::Damaged { .. } => {
-                    "mend the file that was set aside and put it back, or run `ccx login --import`"
-                        .into()
+                    "mend the file that was set aside and put it back, or run `ccx login`".into()
                 }
                 _ => "look at that file and its directory, then try again".into(),
             },

@@ -4,6 +4,7 @@
 //! but for `--account NAME` (anywhere before a `--`: the client has no such flag) and leading `--ccx-…`.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -77,15 +78,8 @@ struct Line {
 /// ccx's own commands.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Own {
-    /// Take over a ChatGPT login
-    Login {
-        /// Use the Codex CLI's login; PATH is its auth.json (default: $CODEX_HOME or ~/.codex)
-        #[arg(long, value_name = "PATH", num_args = 0..=1, required = true)]
-        import: Option<Option<std::path::PathBuf>>,
-        /// Print the result as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Sign in to ChatGPT, or take over a login
+    Login(LoginWords),
     /// Show accounts, models and the client
     Status {
         /// Print JSON
@@ -100,6 +94,39 @@ pub enum Own {
     },
     /// Show ccx at work without an account, against a simulated ChatGPT
     Demo(DemoWords),
+}
+
+/// The words of `ccx login`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct LoginWords {
+    /// Sign in with a code on another device
+    #[arg(long)]
+    pub headless: bool,
+    /// Sign in anywhere and paste the address that the browser ends at, or its code
+    #[arg(long)]
+    pub paste: bool,
+    /// Use the Codex CLI's login; PATH is its auth.json (default: $CODEX_HOME or ~/.codex)
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["headless", "paste"])]
+    pub import: Option<Option<PathBuf>>,
+    /// Use the accounts of codex-claude-proxy; PATH is its accounts.json
+    #[arg(long, value_name = "PATH", num_args = 0..=1,
+        conflicts_with_all = ["headless", "paste", "import", "label"])]
+    pub import_seed: Option<Option<PathBuf>>,
+    /// Your own name for the account
+    #[arg(long, value_name = "NAME", value_parser = label)]
+    pub label: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A label is typed after `--account` and shown in one line.
+fn label(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().any(char::is_control) || text.len() > 64 {
+        return Err("a label has 1 to 64 bytes and no control characters");
+    }
+    Ok(text.to_owned())
 }
 
 /// What to do with the daemon.
@@ -277,7 +304,10 @@ mod tests {
             &["--account"],
             &["doctor"],
             &["statusline"],
-            &["login"],
+            &["login", "--import", "--headless"],
+            &["login", "--import-seed", "--label", "x"],
+            &["login", "--label", " "],
+            &["login", "--label", "a\u{1b}b"],
             &["daemon", "fly"],
             &["demo", "--nonsense"],
         ] {
@@ -287,22 +317,33 @@ mod tests {
 
     #[test]
     fn own_words() {
+        let login = |words| Words::Own(Own::Login(words));
         for (line, want) in [
             (&["help"][..], Words::Help),
             (&["-h"], Words::Help),
             (&["--version"], Words::Version),
+            (&["login"], login(LoginWords::default())),
+            (
+                &["login", "--headless", "--label", " work "],
+                login(LoginWords {
+                    headless: true,
+                    label: Some("work".to_owned()),
+                    ..LoginWords::default()
+                }),
+            ),
             (
                 &["login", "--import"],
-                Words::Own(Own::Login {
+                login(LoginWords {
                     import: Some(None),
-                    json: false,
+                    ..LoginWords::default()
                 }),
             ),
             (
                 &["login", "--import", "a.json", "--json"],
-                Words::Own(Own::Login {
+                login(LoginWords {
                     import: Some(Some("a.json".into())),
                     json: true,
+                    ..LoginWords::default()
                 }),
             ),
             (

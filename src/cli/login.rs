@@ -1,21 +1,177 @@
-//! `ccx login`: makes an account known to ccx.
+//! `ccx login`: makes an account known to ccx, by a sign-in of its own or by taking over a login.
 //!
-//! Here only `--import`, which takes over the login of the Codex CLI.
+//! One file for each way; here is what they share: which one is meant, who is asked, where the account goes.
+
+mod browser;
+mod device;
+mod failure;
+mod lines;
+mod qr;
+mod seed;
+mod talk;
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::failure::Failure;
+use self::talk::Talk;
 use crate::account::import::{ImportError, import_codex};
+use crate::account::own;
 use crate::account::record::{Record, printable};
+use crate::account::seed as seed_file;
 use crate::account::sign_in::SignInError;
-use crate::account::store::Store;
+use crate::account::store::{Store, StoreError};
+use crate::cli::args::LoginWords;
+use crate::cli::environment::Environment;
+use crate::cli::setup::{self, Setup};
 use crate::error::{Kind, Report};
 use crate::files::places::Places;
+use crate::oauth::exchange::Tokens;
+use crate::oauth::issuer::Issuer;
+use crate::proxy::entry::now;
 use crate::time::{UnixSeconds, in_words};
+use crate::upstream::connections::Connections;
+
+/// How a person signs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In this machine's browser, which comes back by itself; on a terminal also by paste.
+    Browser,
+    /// Anywhere, with a code to type.
+    Device,
+    /// Anywhere, with the address at the end to paste.
+    Paste,
+}
+
+/// Runs `ccx login`.
+pub fn login(words: &LoginWords, environment: &Environment) -> Result<(), Report> {
+    let (mut out, mut notes) = (io::stdout(), io::stderr());
+    if let Some(path) = &words.import {
+        let path = path.clone().or_else(|| setup::codex_login(environment));
+        let path = path.ok_or_else(|| {
+            usage("neither CODEX_HOME nor HOME says where the Codex CLI's login is")
+        })?;
+        let wanted = Import {
+            from: &path,
+            label: words.label.as_deref(),
+            json: words.json,
+        };
+        let places = setup::places(environment)?;
+        return import(&places, &wanted, now(), &mut out, &mut notes);
+    }
+    let setup = Setup::new(environment)?;
+    if let Some(path) = &words.import_seed {
+        let path = path.clone();
+        let path = path.or_else(|| environment.home().map(|home| seed_file::path(&home)));
+        let path = path.ok_or_else(|| usage("HOME does not say where the accounts are"))?;
+        return seed::import(&setup.store, &path, words.json, now(), &mut out, &mut notes);
+    }
+    let way = match (words.headless, words.paste) {
+        (_, true) => Way::Paste,
+        (true, false) => Way::Device,
+        (false, false) => Way::Browser,
+    };
+    let account = sign_in(&setup, environment, way, words.label.as_deref())?;
+    let active = setup.store.active().map_err(store_failed)?;
+    let is_active = active.as_ref() == Some(&account.id);
+    tell(&account, is_active, words.json, now(), &mut out)
+        .and_then(|()| match is_active {
+            true => Ok(()),
+            false => writeln!(
+                notes,
+                "Another account stays the active one; `ccx --account {}` uses this one.",
+                account.name()
+            ),
+        })
+        .context("cannot write the result")
+        .map_err(|error| Report::new(Kind::Internal, error))
+}
+
+fn usage(words: &'static str) -> Report {
+    Report::new(Kind::Usage, anyhow::anyhow!(words))
+}
+
+fn store_failed(error: StoreError) -> Report {
+    SignInError::from(error).report()
+}
+
+/// Signs in by `way` and keeps the account. Says on stderr what the person has to do; writes nothing to stdout.
+///
+/// # Errors
+///
+/// Nobody signed in, and the store is as it was.
+pub fn sign_in(
+    setup: &Setup,
+    environment: &Environment,
+    way: Way,
+    label: Option<&str>,
+) -> Result<Record, Report> {
+    let connections = Connections::new(&setup.endpoints.auth)
+        .map_err(|error| Report::new(Kind::Internal, error))?;
+    let issuer = Issuer::new(&setup.endpoints.auth, connections);
+    let keep = |tokens| keep(&setup.store, tokens, label);
+    let mut talk = Talk::new(environment);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("could not prepare the sign-in")
+        .map_err(|error| Report::new(Kind::Internal, error))?;
+    let outcome = runtime.block_on(async {
+        match way {
+            Way::Device => {
+                tokio::select! {
+                    biased;
+                    outcome = device::run(issuer, &mut talk, &keep) => outcome,
+                    () = interrupted() => Err(Failure::Interrupted),
+                }
+            }
+            Way::Browser | Way::Paste => {
+                let mut callback = None;
+                let is_listening = way == Way::Browser;
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = browser::run(issuer, &mut talk, &keep, is_listening, &mut callback) => outcome,
+                    () = interrupted() => Err(Failure::Interrupted),
+                };
+                if let Some(callback) = callback {
+                    callback.close().await;
+                }
+                outcome
+            }
+        }
+    });
+    talk.end();
+    outcome.map_err(Failure::report)
+}
+
+/// Returns when the person presses Ctrl-C; never, if that cannot be watched for: then it ends the process.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Puts a fresh sign-in into the store, before anybody is told of it.
+///
+/// It becomes the active account if there is none, or if the active one is signed out.
+fn keep(store: &Store, tokens: Tokens, label: Option<&str>) -> Result<Record, Failure> {
+    let mut record = own::record(tokens, now()).map_err(Failure::Nobody)?;
+    record.label = label.map(str::to_owned);
+    let record = store.upsert(record).map_err(Failure::Store)?;
+    let kept = store.read().map_err(Failure::Store)?;
+    let active = kept
+        .accounts
+        .iter()
+        .find(|a| Some(&a.id) == kept.active.as_ref());
+    if active.is_none_or(|active| active.dead.is_some()) {
+        store.activate(&record.id).map_err(Failure::Store)?;
+    }
+    Ok(record)
+}
 
 /// What `ccx login --import` was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -88,28 +244,40 @@ fn tell(
     as_json: bool,
     now: UnixSeconds,
     out: &mut dyn Write,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if as_json {
-        let told = json!({"account": {
-            "id": account.id,
-            "email": account.email,
-            "label": account.label,
-            "plan": account.plan,
-            "chatgpt_account_id": account.chatgpt_account_id,
-            "expires_at": account.expires_at,
-            "source": account.source,
-            "active": is_active,
-        }});
-        return writeln!(out, "{told}");
+        writeln!(out, "{}", json!({"account": told(account, is_active)}))
+    } else {
+        writeln!(out, "{}", words(account, now))
     }
-    write!(out, "Signed in as {}", account.name())?;
+}
+
+/// An account as programs are told of it; no tokens.
+fn told(account: &Record, is_active: bool) -> Value {
+    json!({
+        "id": account.id,
+        "email": account.email,
+        "label": account.label,
+        "plan": account.plan,
+        "chatgpt_account_id": account.chatgpt_account_id,
+        "expires_at": account.expires_at,
+        "source": account.source,
+        "active": is_active,
+    })
+}
+
+/// An account as a person is told of it: one line.
+fn words(account: &Record, now: UnixSeconds) -> String {
+    let mut words = format!("Signed in as {}", account.name());
     if let Some(plan) = &account.plan {
-        write!(out, ", plan {}", printable(plan))?;
+        words.push_str(", plan ");
+        words.push_str(&printable(plan));
     }
     if let Some(end) = account.expires_at {
-        write!(out, ", token good for {}", in_words(end.since(now)))?;
+        let left = in_words(end.since(now));
+        words.push_str(&format!(", token good for {left}"));
     }
-    writeln!(out)
+    words
 }
 
 fn refused(error: ImportError) -> Report {

@@ -1,17 +1,13 @@
 //! From words to a command to an exit code.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
-use crate::cli::login::{self, Import};
-use crate::cli::setup::{self, VERSION};
-use crate::cli::{daemon, demo, launch, status, ui};
+use crate::cli::setup::VERSION;
+use crate::cli::{daemon, demo, launch, login, status, ui};
 use crate::error::{Kind, Report};
-use crate::proxy::entry::now;
 use crate::terminal::leader;
 
 /// Runs the command line `words` (the program's name first) and returns its exit code.
@@ -40,9 +36,7 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         Words::Launch(words) => {
             launch::run(&words, environment).map(|finished| finished.ending.exit_code())
         }
-        Words::Own(Own::Login { import, json }) => {
-            import_login(environment, import.flatten(), json).map(|()| 0)
-        }
+        Words::Own(Own::Login(words)) => login::login(&words, environment).map(|()| 0),
         Words::Own(Own::Status { json }) => status::status(environment, json),
         Words::Own(Own::Daemon {
             verb: DaemonVerb::Run { port },
@@ -59,29 +53,6 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         // Taken by `main` before.
         Words::Leader(_) | Words::Child(_) => Ok(Kind::Internal.exit_code()),
     }
-}
-
-fn import_login(
-    environment: &Environment,
-    path: Option<PathBuf>,
-    json: bool,
-) -> Result<(), Report> {
-    let places = setup::places(environment)?;
-    let path = path
-        .or_else(|| setup::codex_login(environment))
-        .ok_or_else(|| {
-            Report::new(
-                Kind::Usage,
-                anyhow::anyhow!("neither CODEX_HOME nor HOME says where the Codex CLI's login is"),
-            )
-        })?;
-    let wanted = Import {
-        from: &path,
-        label: None,
-        json,
-    };
-    let (mut out, mut notes) = (io::stdout(), io::stderr());
-    login::import(&places, &wanted, now(), &mut out, &mut notes)
 }
 
 fn usage(error: UsageError) -> ExitCode {

@@ -2,28 +2,46 @@
 
 use std::io;
 
+use crate::account::freshness::{Freshness, freshness};
 use crate::account::record::Record;
 use crate::account::select::{SelectError, select};
 use crate::account::sign_in::SignInError;
 use crate::cli::environment::Environment;
-use crate::cli::login::{self, Import};
+use crate::cli::login::{self, Import, Way};
 use crate::cli::setup::{Setup, codex_login};
 use crate::cli::ui;
 use crate::error::Report;
 use crate::proxy::entry::now;
 
-/// Returns the account that `wanted` means, or the active one. Without any, a person at a terminal is offered
-/// the Codex CLI's login if there is one; otherwise the report says what to do.
+/// Returns the account that `wanted` means, or the active one. If there is none, or it is signed out for good, a
+/// person at a terminal is offered a way to sign in; otherwise the report says what to do.
 pub fn require_account(
     setup: &Setup,
     environment: &Environment,
     wanted: Option<&str>,
 ) -> Result<Record, Report> {
-    match chosen(setup, wanted) {
-        Err(SignInError::NoAccount { .. }) if offer_codex(setup, environment)? => {
-            chosen(setup, wanted)
+    let found = chosen(setup, wanted).and_then(usable);
+    let is_first = match &found {
+        Err(SignInError::NoAccount { .. }) => true,
+        Err(SignInError::Refused { .. }) => false,
+        _ => return found.map_err(SignInError::report),
+    };
+    if !ui::can_ask() {
+        return found.map_err(SignInError::report);
+    }
+    let is_signed_in = if is_first {
+        ui::note("No ChatGPT account is signed in yet.");
+        offer_codex(setup, environment) || offer_browser(setup, environment)?
+    } else {
+        if let Err(error) = &found {
+            ui::note(&format!("{error}."));
         }
-        other => other,
+        offer_browser(setup, environment)?
+    };
+    if is_signed_in {
+        chosen(setup, wanted).and_then(usable)
+    } else {
+        found
     }
     .map_err(SignInError::report)
 }
@@ -43,17 +61,27 @@ fn chosen(setup: &Setup, wanted: Option<&str>) -> Result<Record, SignInError> {
         })
 }
 
+/// What the issuer will not renew is of use as long as its access token.
+fn usable(account: Record) -> Result<Record, SignInError> {
+    match &account.dead {
+        Some(death) if freshness(account.expires_at, now()) == Freshness::Expired => {
+            Err(SignInError::Refused {
+                account: account.name(),
+                reason: death.reason.clone(),
+            })
+        }
+        _ => Ok(account),
+    }
+}
+
 /// Says whether the Codex CLI's login was there, was wanted, and was taken over.
-fn offer_codex(setup: &Setup, environment: &Environment) -> Result<bool, Report> {
+fn offer_codex(setup: &Setup, environment: &Environment) -> bool {
     let Some(path) = codex_login(environment).filter(|path| path.is_file()) else {
-        return Ok(false);
+        return false;
     };
-    let question = format!(
-        "No account yet. Use the Codex CLI's login in {}?",
-        path.display()
-    );
-    if !ui::can_ask() || !ui::confirm(&question) {
-        return Ok(false);
+    let question = format!("Use the Codex CLI's login in {}?", path.display());
+    if !ui::confirm(&question) {
+        return false;
     }
     let wanted = Import {
         from: &path,
@@ -62,6 +90,19 @@ fn offer_codex(setup: &Setup, environment: &Environment) -> Result<bool, Report>
     };
     // The client owns stdout, also its first line.
     let (mut out, mut notes) = (io::stderr(), io::stderr());
-    login::import(&setup.places, &wanted, now(), &mut out, &mut notes)?;
+    let imported = login::import(&setup.places, &wanted, now(), &mut out, &mut notes);
+    if let Err(report) = &imported {
+        ui::note(&report.to_string());
+    }
+    imported.is_ok()
+}
+
+/// Says whether a sign-in was wanted; it then succeeded.
+fn offer_browser(setup: &Setup, environment: &Environment) -> Result<bool, Report> {
+    if !ui::confirm("Sign in to ChatGPT with the browser now?") {
+        return Ok(false);
+    }
+    let account = login::sign_in(setup, environment, Way::Browser, None)?;
+    ui::note(&format!("Signed in as {}.", account.name()));
     Ok(true)
 }

@@ -193,7 +193,7 @@ async fn a_final_refusal_is_remembered() {
                 "{error:?}"
             );
             assert_eq!((error.kind(), error.is_transient()), (Kind::SignIn, false));
-            assert!(error.mend().contains("codex login"));
+            assert!(error.mend().contains("ccx login"));
         }
         assert_eq!(issuer.count(), 1);
         let at = UnixSeconds(NOW);
@@ -477,7 +477,7 @@ async fn a_sign_in_made_meanwhile_is_seen() {
     let error = broker.credentials(None).await.unwrap_err();
     assert_eq!(
         error.report().to_string(),
-        "error: no ChatGPT account is signed in\nhint:  run `codex login`, then `ccx login --import`"
+        "error: no ChatGPT account is signed in\nhint:  run `ccx login`"
     );
     home.store.upsert(account("ann", NOW + 864_000)).unwrap();
     assert_eq!(token(&broker.credentials(None).await.unwrap()), "at-0");
