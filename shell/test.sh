@@ -32,10 +32,18 @@ step "cargo fmt"
 cargo fmt --check
 
 step "cargo clippy"
-cargo clippy --locked --all-targets --features real-client -- -D warnings
+cargo clippy --locked --all-targets --features real-client,browser -- -D warnings
 
 step "cargo test"
 cargo test --locked
 
 step "cargo test, with the real Claude Code"
 cargo test --locked --features real-client --test claude_code -- --test-threads=1
+
+if command -v "${CCX_TEST_CHROMIUM:=chromium}" >/dev/null; then
+    step "cargo test, with a real Chromium"
+    export CCX_TEST_CHROMIUM
+    cargo test --locked --features browser --test login_chromium
+else
+    step "no chromium: the test that signs in with a real browser is left out"
+fi

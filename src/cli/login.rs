@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::failure::Failure;
 use self::talk::Talk;
@@ -121,12 +122,18 @@ pub fn sign_in(
         .context("could not prepare the sign-in")
         .map_err(|error| Report::new(Kind::Internal, error))?;
     let outcome = runtime.block_on(async {
+        // Watched for before the first word is said: from then on Ctrl-C may come.
+        let mut interrupt =
+            signal(SignalKind::interrupt()).map_err(|source| Failure::System {
+                attempt: "watch for Ctrl-C",
+                source,
+            })?;
         match way {
             Way::Device => {
                 tokio::select! {
                     biased;
                     outcome = device::run(issuer, &mut talk, &keep) => outcome,
-                    () = interrupted() => Err(Failure::Interrupted),
+                    _ = interrupt.recv() => Err(Failure::Interrupted),
                 }
             }
             Way::Browser | Way::Paste => {
@@ -135,7 +142,7 @@ pub fn sign_in(
                 let outcome = tokio::select! {
                     biased;
                     outcome = browser::run(issuer, &mut talk, &keep, is_listening, &mut callback) => outcome,
-                    () = interrupted() => Err(Failure::Interrupted),
+                    _ = interrupt.recv() => Err(Failure::Interrupted),
                 };
                 if let Some(callback) = callback {
                     callback.close().await;
@@ -146,13 +153,6 @@ pub fn sign_in(
     });
     talk.end();
     outcome.map_err(Failure::report)
-}
-
-/// Returns when the person presses Ctrl-C; never, if that cannot be watched for: then it ends the process.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Puts a fresh sign-in into the store, before anybody is told of it.
