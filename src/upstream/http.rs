@@ -21,6 +21,7 @@ use crate::upstream::connections::{CONNECT_LIMIT, ClientError, Connections, Look
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::failure::Failure;
 use crate::upstream::lane::{CLIENT_VERSION, Identity, Turn};
+use crate::upstream::limits::Limits;
 use crate::upstream::routing::{Route, Routes};
 
 /// Upstream may think this long before the first byte of an answer; its own client waits as long.
@@ -38,6 +39,10 @@ const CATALOGUE_LIMIT: usize = 8 * 1024 * 1024;
 const RESPONSES: &str = "/backend-api/codex/responses";
 const ACCOUNTS_CHECK: &str = "/backend-api/wham/accounts/check";
 const MODELS: &str = "/backend-api/codex/models";
+const USAGE: &str = "/backend-api/wham/usage";
+
+/// A report on usage is about 2 kB; the check of an account a little more for each workspace.
+const REPORT_LIMIT: usize = 256 * 1024;
 
 /// One model turn.
 #[derive(Clone, Debug)]
@@ -65,23 +70,45 @@ pub struct Models {
     pub etag: Option<String>,
 }
 
+/// Is told ccx's id of an account and what a reply's headers say of its limits, refusals included. Called in the
+/// middle of a turn: it must not wait.
+pub type Listener = Box<dyn Fn(&str, &Limits) + Send + Sync>;
+
 /// Connections to upstream. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     endpoints: Endpoints,
     identity: Identity,
     connections: Connections,
     routes: Routes,
+    listener: Listener,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("endpoints", &self.endpoints)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// Makes a client that has no connections yet. Reads no certificates and opens nothing.
     pub fn new(endpoints: Endpoints, identity: Identity) -> Result<Self, ClientError> {
+        Self::heard_by(endpoints, identity, Box::new(|_, _| {}))
+    }
+
+    /// As [`Client::new`]; `listener` hears what the replies to turns say of the accounts' limits.
+    pub fn heard_by(
+        endpoints: Endpoints,
+        identity: Identity,
+        listener: Listener,
+    ) -> Result<Self, ClientError> {
         let connections = Connections::new(&endpoints.chatgpt)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -89,6 +116,7 @@ impl Client {
                 identity,
                 connections,
                 routes: Routes::default(),
+                listener,
             }),
         })
     }
@@ -136,9 +164,11 @@ impl Client {
             let reply = request.send().await.map_err(|error| failure(&error))?;
             let mut reply = http::Response::<reqwest::Body>::from(reply);
             if !reply.status().is_success() {
+                self.tell(credentials, &Limits::read(reply.headers()));
                 return Err(refused(&mut reply, credentials).await);
             }
             let mut answer = Answer::new(reply, now());
+            self.tell(credentials, &answer.facts.limits);
             if !answer.promises_events() {
                 answer.look().await?;
             }
@@ -164,6 +194,31 @@ impl Client {
             .and_then(|value| value.to_str().ok())
             .map(|value| value.trim_start_matches("W/").trim_matches('"').to_owned());
         Ok(Models { body, etag })
+    }
+
+    /// Asks how much of the plan is left: JSON, as upstream sends it. Spends nothing.
+    pub async fn usage(&self, credentials: &Credentials) -> Result<Bytes, Failure> {
+        let route = self.route(credentials).await?;
+        let url = format!("{}{USAGE}", route.origin);
+        let reply = self.side_call(Method::GET, &url, credentials, REPORT_LIMIT);
+        Ok(reply.await?.1)
+    }
+
+    /// Asks whether upstream takes the account's token. Spends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Unauthorized`] when it does not; any other failure leaves it open.
+    pub async fn check(&self, credentials: &Credentials) -> Result<(), Failure> {
+        let url = format!("{}{ACCOUNTS_CHECK}", self.shared.endpoints.chatgpt);
+        let reply = self.side_call(Method::GET, &url, credentials, REPORT_LIMIT);
+        reply.await.map(|_| ())
+    }
+
+    fn tell(&self, credentials: &Credentials, limits: &Limits) {
+        if !limits.is_empty() {
+            (self.shared.listener)(&credentials.account, limits);
+        }
     }
 
     async fn route(&self, credentials: &Credentials) -> Result<Route, Failure> {

@@ -6,8 +6,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::time::UnixSeconds;
+
+/// The stream event that tells the limits in the middle of an answer.
+pub const EVENT: &str = "codex.rate_limits";
+
+/// Upstream's name of the plan's own limit, where it names the limit that an event is about.
+const OWN_LIMIT: &str = "codex";
 
 /// What one answer's headers say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,13 +61,16 @@ pub struct Window {
 }
 
 /// Credits beyond the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credits {
     /// Whether there are any.
+    #[serde(default)]
     pub available: bool,
     /// Whether they do not run out.
+    #[serde(default)]
     pub unlimited: bool,
     /// How much is left, in upstream's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<String>,
 }
 
@@ -134,6 +145,42 @@ impl Limits {
         }
     }
 
+    /// Reads the data of an event [`EVENT`]; `None` when it says nothing of a window.
+    pub fn from_event(data: &str) -> Option<Self> {
+        let event: Value = serde_json::from_str(data).ok()?;
+        let name = event["metered_limit_name"].as_str();
+        let family = name.filter(|name| *name != OWN_LIMIT && !name.is_empty());
+        let entries = event["rate_limits"].as_object()?.iter();
+        let windows: Vec<Window> = entries
+            .filter_map(|(_, window)| {
+                Some(Window {
+                    family: family.map(str::to_owned),
+                    minutes: window["window_minutes"].as_u64().unwrap_or(0),
+                    used_percent: window["used_percent"].as_f64()?,
+                    resets_at: window["reset_at"].as_u64().map(UnixSeconds),
+                    resets_after: window["reset_after_seconds"].as_u64(),
+                })
+            })
+            .collect();
+        let credits = &event["credits"];
+        (!windows.is_empty()).then(|| Self {
+            plan: event["plan_type"].as_str().map(str::to_owned),
+            windows,
+            credits: credits.is_object().then(|| Credits {
+                available: credits["has_credits"] == true,
+                unlimited: credits["unlimited"] == true,
+                balance: credits["balance"].as_str().map(str::to_owned),
+            }),
+            reached: (event["rate_limits"]["limit_reached"] == true)
+                .then(|| "rate_limit_reached".to_owned()),
+        })
+    }
+
+    /// Says whether nothing was told.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Returns when the last of the used-up windows starts anew; relative times count from `now`.
     pub fn exhausted_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.windows
@@ -147,6 +194,15 @@ impl Limits {
             })
             .max()
     }
+}
+
+/// Reads a moment that is told in seconds since 1970 or as RFC 3339 has it.
+pub(super) fn moment(value: &Value) -> Option<UnixSeconds> {
+    if let Some(seconds) = value.as_u64() {
+        return Some(UnixSeconds(seconds));
+    }
+    let told: jiff::Timestamp = value.as_str()?.parse().ok()?;
+    u64::try_from(told.as_second()).ok().map(UnixSeconds)
 }
 
 /// Returns a header's text; `None` when it is missing, empty or not plain text.
@@ -225,6 +281,58 @@ mod tests {
                 },
             }
         );
+    }
+
+    #[test]
+    fn an_event_tells_the_same() {
+        let window = |family: Option<&str>, minutes, used_percent, at| Window {
+            family: family.map(str::to_owned),
+            minutes,
+            used_percent,
+            resets_at: Some(UnixSeconds(at)),
+            resets_after: None,
+        };
+        let read = |event: Value| Limits::from_event(&event.to_string());
+        let event = serde_json::json!({
+            "type": EVENT, "plan_type": "pro",
+            "rate_limits": {"allowed": true, "limit_reached": false,
+                "primary": {"used_percent": 12.5, "window_minutes": 300, "reset_at": 1_795_010_000},
+                "secondary": null},
+            "credits": {"has_credits": true, "unlimited": false, "balance": "1"}
+        });
+        assert_eq!(
+            read(event.clone()),
+            Some(Limits {
+                plan: Some("pro".to_owned()),
+                windows: vec![window(None, 300, 12.5, 1_795_010_000)],
+                credits: Some(Credits {
+                    available: true,
+                    unlimited: false,
+                    balance: Some("1".to_owned()),
+                }),
+                reached: None,
+            })
+        );
+        let mut named = event.clone();
+        named["metered_limit_name"] = "luna-reserve".into();
+        named["rate_limits"]["limit_reached"] = true.into();
+        let named = read(named).unwrap();
+        assert_eq!(
+            named.windows,
+            [window(Some("luna-reserve"), 300, 12.5, 1_795_010_000)]
+        );
+        assert_eq!(named.reached.as_deref(), Some("rate_limit_reached"));
+        let mut own = event;
+        own["metered_limit_name"] = OWN_LIMIT.into();
+        assert_eq!(read(own).unwrap().windows[0].family, None);
+        for odd in [
+            serde_json::json!({}),
+            serde_json::json!({"rate_limits": 7}),
+            serde_json::json!({"rate_limits": {"primary": null}}),
+        ] {
+            assert_eq!(read(odd), None);
+        }
+        assert_eq!(Limits::from_event("{"), None);
     }
 
     #[test]

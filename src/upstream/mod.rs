@@ -7,6 +7,8 @@ pub mod failure;
 pub mod http;
 pub mod lane;
 pub mod limits;
+pub mod quota;
 mod refusal;
 pub mod retry;
 pub mod routing;
+pub mod usage;
