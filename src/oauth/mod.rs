@@ -10,3 +10,4 @@ pub mod form;
 pub mod issuer;
 pub mod page;
 pub mod pkce;
+pub mod revoke;
