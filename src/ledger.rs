@@ -31,10 +31,14 @@ pub struct Entry {
     pub at: UnixSeconds,
     /// The conversation's key.
     pub conversation: String,
+    /// ccx's id of the account; empty if it came to none.
+    pub account: String,
     /// The model as the client named it.
     pub asked: String,
     /// Upstream's name of the model that answered; empty if none was chosen.
     pub model: String,
+    /// The model that upstream says served it.
+    pub served: Option<String>,
     /// The client's label of the request (`main`, `subagent`, `auxiliary`, …); empty if it sent none.
     pub class: String,
     /// How often upstream was asked.
@@ -127,6 +131,8 @@ mod tests {
             conversation: String::new(),
             asked: "claude-opus-5-5".into(),
             model: "gpt-6.1-sol".into(),
+            account: String::new(),
+            served: None,
             class: String::new(),
             attempts: 1,
             prepared: Duration::ZERO,

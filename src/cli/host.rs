@@ -12,6 +12,7 @@ use crate::account::broker::Broker;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::ledger::Ledger;
+use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
 use crate::proxy::server::serve;
 use crate::proxy::service::Service;
@@ -33,6 +34,8 @@ pub struct Parts {
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
     pub families: Families,
+    /// What is left of the accounts' plans.
+    pub gauges: Arc<Gauges>,
     /// Whom to let in.
     pub secret: Secret<String>,
 }
@@ -72,6 +75,7 @@ impl Host {
             tools: Mutex::new(ToolCache::default()),
             turns: Mutex::new(Turns::default()),
             ledger: ledger.clone(),
+            gauges: parts.gauges,
         });
         let (stop, stopped) = oneshot::channel();
         // One thread: a launch has one client, and a wake-up that crosses threads costs more than the
@@ -117,11 +121,16 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: oneshot::Rec
         }
     };
     let warming = tokio::spawn(warm(service.clone()));
+    let keeping = tokio::spawn(service.gauges.clone().keep());
     serve(listener, service.clone(), async {
         stopped.await.unwrap_or(Duration::ZERO)
     })
     .await;
     warming.abort();
+    keeping.abort();
+    let gauges = service.gauges.clone();
+    // Its outcome is in the log.
+    let _ = tokio::task::spawn_blocking(move || gauges.flush()).await;
     // A rotated refresh token must be on disk before the process ends.
     service.broker.settle().await;
 }

@@ -19,11 +19,14 @@ use crate::error::{Kind, Report};
 use crate::files::directory;
 use crate::files::places::{Places, Variables};
 use crate::oauth::exchange::Exchange;
+use crate::proxy::entry::now;
+use crate::proxy::gauges::Gauges;
 use crate::secret::Secret;
 use crate::upstream::connections::Connections;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::http::Client;
 use crate::upstream::lane::Identity;
+use crate::upstream::limits::Limits;
 
 /// The places, origins and accounts of this user.
 #[derive(Debug)]
@@ -71,7 +74,10 @@ impl Setup {
         let identity = Identity {
             version: VERSION.to_owned(),
         };
-        let client = Client::new(self.endpoints.clone(), identity)
+        let gauges = Arc::new(Gauges::open(&self.places));
+        let listening = gauges.clone();
+        let listener = move |account: &str, limits: &Limits| listening.note(account, limits, now());
+        let client = Client::heard_by(self.endpoints.clone(), identity, Box::new(listener))
             .context("could not set up the way to upstream")
             .map_err(|error| Report::new(Kind::Internal, error))?;
         let client = Arc::new(client);
@@ -85,6 +91,7 @@ impl Setup {
             client,
             shelf: Arc::new(self.shelf()),
             families: Families::default(),
+            gauges,
             secret,
         })
     }

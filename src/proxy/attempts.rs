@@ -93,6 +93,9 @@ impl Attempts {
         entry.note(|entry, age| {
             entry.attempts = self.sent;
             entry.first_byte = opened.is_ok().then_some(age);
+            entry.account.clone_from(&self.credentials.account);
+            let answer = opened.as_ref().ok();
+            entry.served = answer.and_then(|answer| answer.facts.served_model.clone());
         });
         opened
     }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ledger::{Entry, Ledger, Outcome};
+use crate::proxy::gauges::Gauges;
 use crate::time::UnixSeconds;
+use crate::upstream::limits::Limits;
 use crate::wire::responses::Usage;
 
 /// Returns the time of the system's clock.
@@ -17,6 +19,7 @@ pub fn now() -> UnixSeconds {
 #[derive(Debug)]
 pub struct OpenEntry {
     ledger: Arc<Mutex<Ledger>>,
+    gauges: Arc<Gauges>,
     arrived: Instant,
     /// `None` once it is in the ledger.
     entry: Option<Entry>,
@@ -24,13 +27,15 @@ pub struct OpenEntry {
 
 impl OpenEntry {
     /// Opens the entry of a request that has just arrived.
-    pub fn new(ledger: Arc<Mutex<Ledger>>, id: String) -> Self {
+    pub fn new(ledger: Arc<Mutex<Ledger>>, gauges: Arc<Gauges>, id: String) -> Self {
         let entry = Entry {
             id,
             at: now(),
             conversation: String::new(),
             asked: String::new(),
+            account: String::new(),
             model: String::new(),
+            served: None,
             class: String::new(),
             attempts: 0,
             prepared: Duration::ZERO,
@@ -43,6 +48,7 @@ impl OpenEntry {
         };
         Self {
             ledger,
+            gauges,
             arrived: Instant::now(),
             entry: Some(entry),
         }
@@ -61,6 +67,13 @@ impl OpenEntry {
         }
     }
 
+    /// Notes what upstream says of the account's limits in the middle of an answer.
+    pub fn note_limits(&self, limits: &Limits) {
+        if let Some(entry) = &self.entry {
+            self.gauges.note(&entry.account, limits, now());
+        }
+    }
+
     /// Puts the entry into the ledger.
     pub fn finish(&mut self, outcome: Outcome, usage: Option<Usage>) {
         let Some(mut entry) = self.entry.take() else {
@@ -70,6 +83,7 @@ impl OpenEntry {
         entry.outcome = outcome;
         entry.usage = usage;
         log(&entry);
+        self.gauges.note_entry(&entry, now());
         // A panic elsewhere leaves the ledger's counts whole: each `add` is complete or not begun.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.add(entry);
@@ -94,6 +108,7 @@ fn log(entry: &Entry) {
         request = entry.id,
         conversation = entry.conversation,
         asked = entry.asked,
+        account = entry.account,
         model = entry.model,
         class = entry.class,
         attempts = entry.attempts,

@@ -39,7 +39,11 @@ pub async fn answer(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Reply> {
-    let mut entry = OpenEntry::new(service.ledger.clone(), id.to_owned());
+    let mut entry = OpenEntry::new(
+        service.ledger.clone(),
+        service.gauges.clone(),
+        id.to_owned(),
+    );
     match run(service, &mut entry, request).await {
         Ok(Run::Whole(body)) => Ok(json(body)),
         Ok(Run::Stream(begun)) => {
@@ -84,6 +88,7 @@ async fn run(
             let words = format!("{error}; {}", error.mend());
             reply::from_sign_in(words, error.is_transient())
         })?;
+    entry.note(|entry, _| entry.account.clone_from(&credentials.account));
     let (mut prepared, translated) = prepare(service, entry, &head.headers, &credentials, &body)?;
     // The client's form of the request is not needed any more; upstream's is kept for retries.
     drop(body);

@@ -1,18 +1,21 @@
 //! The local proxy: speaks the Messages API to the client and passes what it asks to upstream.
 //!
 //! `guard`, `route`, `conversation`, `turns` and `reply` decide; `server` accepts, `service` dispatches, `messages`
-//! runs the attempts of one request, and `pipe` carries a stream from upstream to the client.
+//! runs the attempts of one request, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
+//! the answers say of the accounts (`readings`) for commands that show it.
 
 pub mod attempts;
 pub mod body;
 pub mod conversation;
 pub mod count;
 pub mod entry;
+pub mod gauges;
 pub mod guard;
 pub mod intake;
 pub mod messages;
 pub mod models;
 pub mod pipe;
+pub mod readings;
 pub mod reply;
 pub mod route;
 pub mod server;

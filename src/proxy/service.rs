@@ -12,6 +12,7 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
+use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, route};
@@ -42,6 +43,8 @@ pub struct Service {
     pub turns: Mutex<Turns>,
     /// What happened.
     pub ledger: Arc<Mutex<Ledger>>,
+    /// What is left of the accounts' plans.
+    pub gauges: Arc<Gauges>,
 }
 
 /// Returns a fresh id of the form `prefix` + 24 hex digits.
