@@ -1,9 +1,14 @@
 //! Accounts: who may speak to upstream, and with which token.
 
+pub mod bindings;
 pub mod broker;
+pub mod chooser;
 pub mod credentials;
 pub mod freshness;
+pub mod health;
+pub mod health_file;
 pub mod import;
+pub mod memory;
 pub mod own;
 pub mod record;
 pub mod renewal;
@@ -11,3 +16,4 @@ pub mod seed;
 pub mod select;
 pub mod sign_in;
 pub mod store;
+pub mod strategy;
