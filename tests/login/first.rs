@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ccx::simulate::forge::{Account, LIFETIME};
 
-use crate::hall::{Hall, get, ports};
+use crate::hall::{Hall, get, keeps_secrets, ports};
 use crate::support::proxy::now;
 
 /// A client that only says that it ran.
@@ -52,6 +52,8 @@ fn on_a_terminal_the_browser_is_offered_and_the_client_gets_every_key_after_it()
     screen.wait_for_text("the client reads every key");
     assert_eq!(screen.wait().exit_code(), 0);
     assert!(ran.exists());
+    keeps_secrets(&String::from_utf8_lossy(&screen.bytes()));
+    keeps_secrets(&std::fs::read_to_string(hall.path("ccx/state/ccx.log")).unwrap());
 }
 
 #[test]
