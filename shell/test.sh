@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs every check: format, lints, unit and integration tests, and the tests with the real Claude Code.
-# What it needs beyond a Rust toolchain and npm it installs below target/.
+# Beyond a Rust toolchain and npm it needs Claude Code, which it installs below target/, and Chromium, which it
+# installs with apt-get if it runs as root; otherwise it says so and fails.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,15 @@ CCX_TEST_CLAUDE=$(find_client) || { echo "Claude Code $version cannot be run" >&
 export CCX_TEST_CLAUDE
 echo "$CCX_TEST_CLAUDE"
 
+step "Chromium"
+find_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+if ! find_chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null
+fi
+CCX_TEST_CHROMIUM=$(find_chromium) || { echo "install Chromium: a test signs in with it" >&2; exit 1; }
+export CCX_TEST_CHROMIUM
+echo "$CCX_TEST_CHROMIUM"
+
 step "cargo fmt"
 cargo fmt --check
 
@@ -40,10 +50,5 @@ cargo test --locked
 step "cargo test, with the real Claude Code"
 cargo test --locked --features real-client --test claude_code -- --test-threads=1
 
-if command -v "${CCX_TEST_CHROMIUM:=chromium}" >/dev/null; then
-    step "cargo test, with a real Chromium"
-    export CCX_TEST_CHROMIUM
-    cargo test --locked --features browser --test login_chromium
-else
-    step "no chromium: the test that signs in with a real browser is left out"
-fi
+step "cargo test, with a real Chromium"
+cargo test --locked --features browser --test login_chromium
