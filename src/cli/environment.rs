@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
 
 /// The environment variables of this process at its start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
 }
@@ -42,5 +43,24 @@ impl Environment {
     /// Sets a variable in this copy only.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.variables.insert(name.into(), value.into());
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Shows the names only: keys and tokens stand in the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_names_and_no_values() {
+        let mut environment = Environment::default();
+        environment.set("ANTHROPIC_API_KEY", "sk-1");
+        assert_eq!(format!("{environment:?}"), r#"{"ANTHROPIC_API_KEY"}"#);
     }
 }

@@ -5,6 +5,7 @@
 //! the supervisor and does what that says. Does not know what the client is or who it talks to.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -27,7 +28,7 @@ use super::supervise::{Action, Ending, Event, Supervisor, Way};
 pub(super) const NOTES: usize = 64;
 
 /// What to start, and with which environment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Launch {
     /// The client, as a path with at least one slash.
     pub program: PathBuf,
@@ -41,6 +42,19 @@ pub struct Launch {
     pub leader: PathBuf,
     /// Gives the client our own descriptors even if they are terminals.
     pub no_pty: bool,
+}
+
+impl fmt::Debug for Launch {
+    /// Shows which variables are set and not to what: one of them is the session's secret. Nor the arguments: they
+    /// hold what the person asks.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.set.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Launch")
+            .field("program", &self.program)
+            .field("set", &names)
+            .field("unset", &self.unset)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Launch {
@@ -278,4 +292,26 @@ enum Done {
     Nothing,
     Happened(Event),
     Ended(Ending),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let launch = Launch {
+            program: "/bin/claude".into(),
+            arguments: vec!["-p".into(), "PRIVATE".into()],
+            set: vec![("ANTHROPIC_AUTH_TOKEN".into(), "PRIVATE".into())],
+            unset: Vec::new(),
+            leader: "/bin/ccx".into(),
+            no_pty: false,
+        };
+        let shown = format!("{launch:?}");
+        assert!(
+            shown.contains("ANTHROPIC_AUTH_TOKEN") && !shown.contains("PRIVATE"),
+            "{shown}"
+        );
+    }
 }
