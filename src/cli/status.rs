@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::account::record::Source;
 use crate::catalogue::families::{Families, Family};
 use crate::cli::environment::Environment;
 use crate::cli::setup::{Setup, VERSION};
@@ -39,7 +40,10 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
             let token = match (&account.dead, left) {
                 (Some(death), _) => format!("unusable: {}", death.reason),
                 (None, None) => "valid".to_owned(),
-                (None, Some(left)) if left.is_zero() => "expired, renewed on use".to_owned(),
+                (None, Some(left)) if left.is_zero() => match account.source {
+                    Source::Own => "expired, renewed on use".to_owned(),
+                    _ => "expired; run `codex` once so that it renews its login".to_owned(),
+                },
                 (None, Some(left)) => format!("valid for {}", in_words(left)),
             };
             let is_active = active.as_ref() == Some(&account.id);

@@ -33,6 +33,9 @@ use crate::wire::envelope::ErrorKind;
 use crate::wire::messages;
 use crate::wire::newest::Newest;
 
+/// How much of a model's name and of a label the ledger keeps of what a client says.
+const LONGEST_NAME: usize = 100;
+
 /// Answers a request, as a stream or whole.
 pub async fn answer(
     service: &Arc<Service>,
@@ -173,7 +176,7 @@ fn prepare(
     let tokens = estimate::input_tokens(&request);
     entry.note(|entry, age| {
         entry.prepared = age;
-        entry.asked = request.model.clone().into_owned();
+        entry.asked = request.model.chars().take(LONGEST_NAME).collect();
         entry.model.clone_from(&model.slug);
         entry.conversation.clone_from(&whose.conversation);
         entry.class.clone_from(&whose.class);
@@ -207,16 +210,11 @@ fn prepare(
 fn class(headers: &HeaderMap) -> String {
     let value = headers.get("x-claude-code-request-class");
     let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
-    text.chars().take(40).collect()
+    text.chars().take(LONGEST_NAME).collect()
 }
 
 fn unknown_model(error: &UnknownModel) -> Reply {
-    let known = error.known.join(", ");
-    Reply::refused(
-        404,
-        ErrorKind::NotFound,
-        format!("model not found: {}; there are {known}", error.name),
-    )
+    Reply::refused(404, ErrorKind::NotFound, error.to_string())
 }
 
 fn stream(pipe: Pipe) -> Response<Body> {

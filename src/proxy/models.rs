@@ -19,9 +19,7 @@ const FAMILY_NAMES: [(&str, Family); 4] = [
 pub fn answer(service: &Service) -> Response<Body> {
     let catalogue = service.shelf.current();
     let mut models: Vec<Value> = catalogue
-        .models
-        .iter()
-        .filter(|model| model.listed)
+        .listed()
         .map(|model| row(&model.slug, &model.display_name, "openai"))
         .collect();
     for (name, family) in FAMILY_NAMES {
