@@ -91,6 +91,14 @@ fn a_job_in_print_mode_is_done_and_the_settings_stay_as_they_were() {
         assert_eq!(after_input[..before_input.len()], before_input[..]);
         assert_eq!(before["prompt_cache_key"], after["prompt_cache_key"]);
     }
+    // It is one turn, and upstream was told so.
+    let states: Vec<Option<&str>> = requests
+        .iter()
+        .filter(|seen| seen.is_response())
+        .map(|seen| seen.header("x-codex-turn-state"))
+        .collect();
+    assert_eq!(states[0], None);
+    assert!(states[1..].iter().all(Option::is_some), "{states:?}");
     let last = bodies.last().unwrap()["input"].as_array().unwrap();
     let count = |kind: &str| last.iter().filter(|item| item["type"] == kind).count();
     assert!(count("function_call") >= 3, "{}", count("function_call"));

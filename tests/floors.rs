@@ -97,6 +97,18 @@ const OUTSIDE: &[&str] = &[
 const NARROW: &[(&str, &[&str])] = &[
     ("translate/", &["translate", "wire", "sse", "catalogue"]),
     ("wire/", &["wire"]),
+    (
+        "account/",
+        &[
+            "account",
+            "catalogue",
+            "oauth",
+            "files",
+            "error",
+            "secret",
+            "time",
+        ],
+    ),
     ("sse.rs", &["sse"]),
 ];
 
