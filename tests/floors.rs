@@ -317,6 +317,26 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let mut is_list = false;
+    let mut missing = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_list = line.ends_with("dependencies]");
+        } else if is_list && let Some((name, _)) = line.split_once(" = ") {
+            let name = name.trim();
+            if !page.contains(&format!("`{name}`")) {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?} in docs/architecture.md");
+}
+
+#[test]
 fn the_import_reader_sees_lists_and_paths() {
     let code = "use crate::wire::{messages, responses::{Usage, Item}};\nlet x = crate::sse::Frame;";
     let found: Vec<_> = imports(code).into_iter().collect();
