@@ -59,8 +59,9 @@ async fn a_turn_state_goes_back_within_its_turn_and_nowhere_else() {
     let go_on = with_result(false, true);
     let sent = [
         (&begin, None, None, false),
-        // In the middle of the turn the client asks for something else.
+        // In the middle of the turn the client asks for something else, and may not say so.
         (&plain, Some("auxiliary"), None, false),
+        (&plain, None, None, false),
         (&go_on, None, None, true),
         (&go_on, None, Some("a01"), false),
         (&go_on, None, None, true),

@@ -165,6 +165,7 @@ fn prepare(
         conversation: conversation.key,
         agent: conversation.agent,
         class: class(headers),
+        has_tools: !request.tools.is_empty(),
         account: credentials.account.clone(),
         model: model.slug.clone(),
     };

@@ -23,6 +23,8 @@ pub struct Whose {
     pub agent: String,
     /// The client's label of the request: a title or a permission check in between is no part of the turn.
     pub class: String,
+    /// Whether tools are offered: not every client labels its requests, and those in between offer none.
+    pub has_tools: bool,
     /// ccx's own id of the account.
     pub account: String,
     /// Upstream's name of the model.

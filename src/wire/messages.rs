@@ -289,6 +289,12 @@ impl<'a> Tools<'a> {
         self.raw
     }
 
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.raw
+            .is_none_or(|raw| raw.text()[1..].trim_start().starts_with(']'))
+    }
+
     /// Reads the definitions. Errors say `tools.<index>.…`.
     pub fn list(&self) -> Result<Vec<Tool<'a>>, ParseError> {
         let mut tools = Vec::new();
@@ -581,6 +587,20 @@ mod tests {
                 r#"{"is_error":true,"content":[{"text":"x","type":"text"}],"tool_use_id":"a","type":"tool_result"}"#
             ),
         );
+    }
+
+    #[test]
+    fn no_tools_are_told_from_some() {
+        for (tools, is_empty) in [
+            ("null", true),
+            ("[]", true),
+            ("[ \n]", true),
+            (r#"[{"name":"a"}]"#, false),
+        ] {
+            let body = format!(r#"{{"model":"m","messages":[],"tools":{tools}}}"#);
+            let request = Request::parse(body.as_bytes()).unwrap();
+            assert_eq!(request.tools.is_empty(), is_empty, "{tools}");
+        }
     }
 
     #[test]
