@@ -21,7 +21,7 @@ use signal_hook::iterator::Signals;
 /// The port when neither `--port` nor `PORT` says another.
 const DEFAULT_PORT: u16 = 8081;
 
-/// How long requests in flight may go on once the daemon is asked to end.
+/// How long requests in flight may go on once the daemon is asked to end, unless it is asked twice.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves until it is interrupted.
@@ -56,6 +56,9 @@ pub fn run(environment: &Environment, port: Option<u16>) -> Result<u8, Report> {
         key_file.display()
     ));
     let _ = signals.forever().next();
+    // Whoever asks again does not want to wait for the answers in flight.
+    let hurry = host.hurry();
+    std::thread::spawn(move || signals.forever().for_each(|_| hurry()));
     host.stop(DRAIN);
     Ok(0)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::account::broker::Broker;
 use crate::catalogue::families::Families;
@@ -45,7 +45,7 @@ pub struct Parts {
 pub struct Host {
     port: u16,
     ledger: Arc<Mutex<Ledger>>,
-    stop: oneshot::Sender<Duration>,
+    stop: UnboundedSender<Duration>,
     thread: JoinHandle<()>,
 }
 
@@ -77,7 +77,7 @@ impl Host {
             ledger: ledger.clone(),
             gauges: parts.gauges,
         });
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = unbounded_channel();
         // One thread: a launch has one client, and a wake-up that crosses threads costs more than the
         // translation that it would run beside.
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -104,6 +104,14 @@ impl Host {
         self.ledger.clone()
     }
 
+    /// Returns what ends a [`Host::stop`] that is under way before its time.
+    pub fn hurry(&self) -> impl Fn() + Send + 'static {
+        let stop = self.stop.clone();
+        move || {
+            let _ = stop.send(Duration::ZERO);
+        }
+    }
+
     /// Stops accepting, lets requests in flight end for at most `drain`, and waits for that.
     pub fn stop(self, drain: Duration) {
         // It can only have stopped by a panic, which was reported when it happened.
@@ -112,7 +120,7 @@ impl Host {
     }
 }
 
-async fn run(listener: TcpListener, service: Arc<Service>, stopped: oneshot::Receiver<Duration>) {
+async fn run(listener: TcpListener, service: Arc<Service>, stopped: UnboundedReceiver<Duration>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -122,10 +130,7 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: oneshot::Rec
     };
     let warming = tokio::spawn(warm(service.clone()));
     let keeping = tokio::spawn(service.gauges.clone().keep());
-    serve(listener, service.clone(), async {
-        stopped.await.unwrap_or(Duration::ZERO)
-    })
-    .await;
+    serve(listener, service.clone(), stopped).await;
     warming.abort();
     keeping.abort();
     let gauges = service.gauges.clone();

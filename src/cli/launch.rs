@@ -27,8 +27,9 @@ use crate::terminal::guard;
 use crate::terminal::session::{self, Launch};
 use crate::terminal::supervise::Ending;
 
-/// How long requests in flight may go on after the client has ended.
-const DRAIN: Duration = Duration::from_secs(3);
+/// How long requests in flight may go on after the client has ended: somebody whom it left behind may ask for
+/// ever, and ccx ends 2 s after the client at the latest.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Sub-commands of the client that ask no model: they run as if ccx were not there, also without an account.
 const BARE: [&str; 19] = [

@@ -1,7 +1,6 @@
 //! Accepts connections on a listener and answers their requests until told to stop.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +9,30 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::proxy::service::{Service, answer};
 
 /// Pause after a failed accept: out of descriptors, most likely, and those come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `listener` until `stop` resolves, then lets requests in flight end for as long as it says.
+/// Serves `listener` until `stop` says how long requests in flight may go on, and lets them end for so long. A
+/// later word counts from when it comes: whoever asks a second time does not want to wait.
 ///
-/// Who calls it owns the reason to stop. When it returns no connection is left.
+/// Who calls it owns the reason to stop; a closed `stop` means at once. When it returns no connection is left.
 pub async fn serve(
     listener: TcpListener,
     service: Arc<Service>,
-    stop: impl Future<Output = Duration>,
+    mut stop: UnboundedReceiver<Duration>,
 ) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
-    let mut stop = pin!(stop);
     let drain = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            drain = &mut stop => break drain,
+            drain = stop.recv() => break drain.unwrap_or_default(),
             // Finished connections are reaped as they end, so that the set stays small.
             Some(_) = connections.join_next() => continue,
         };
@@ -62,5 +63,13 @@ pub async fn serve(
     };
     drop(listener);
     // Whoever does not end in time is cut: dropping the set aborts its tasks.
-    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+    let mut drained = pin!(graceful.shutdown());
+    let mut end = Instant::now() + drain;
+    loop {
+        tokio::select! {
+            () = &mut drained => break,
+            () = tokio::time::sleep_until(end) => break,
+            Some(drain) = stop.recv() => end = end.min(Instant::now() + drain),
+        }
+    }
 }

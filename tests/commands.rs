@@ -1,0 +1,101 @@
+//! ccx's commands as a person types them, and the ends that people put to them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::stage::Stage;
+
+const CCX: &str = env!("CARGO_BIN_EXE_ccx");
+/// Nothing here takes nearly as long, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[track_caller]
+fn until(what: &str, mut is_met: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_met() {
+        assert!(Instant::now() < end, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[track_caller]
+fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    until("the end", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// A request that never becomes whole used to hold the daemon for half a minute, whatever was pressed.
+#[test]
+fn a_daemon_that_is_asked_twice_ends_at_once() {
+    let stage = Stage::new("chat");
+    let mut daemon = stage
+        .command(CCX)
+        .args(["daemon", "run", "--port", "0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut notes = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let note = notes.next().unwrap().unwrap();
+    let address = note.split("http://").nth(1).unwrap();
+    let address = address.split(';').next().unwrap();
+    let mut half = TcpStream::connect(address).unwrap();
+    half.write_all(b"POST /v1/messages HTTP/1.1\r\nhost:")
+        .unwrap();
+    // Connections are taken in order: once another one is served, the half one is.
+    let mut whole = TcpStream::connect(address).unwrap();
+    write!(whole, "GET /health HTTP/1.0\r\nhost: {address}\r\n\r\n").unwrap();
+    let answer = BufReader::new(whole).lines().next().unwrap().unwrap();
+    assert!(answer.ends_with("200 OK"), "{answer}");
+
+    send(&daemon, Signal::INT);
+    until("the closed door", || TcpStream::connect(address).is_err());
+    assert!(daemon.try_wait().unwrap().is_none(), "it waits for others");
+    send(&daemon, Signal::INT);
+    assert!(ended(&mut daemon).success());
+}
+
+/// T20: a process that the client leaves behind used to hold ccx for three seconds by asking its proxy.
+#[test]
+fn t20_who_goes_on_asking_after_the_clients_end_holds_nobody_up() {
+    let stage = Stage::new("chat");
+    let client = stage.path("client");
+    let text = "#!/bin/bash\n\
+                address=${ANTHROPIC_BASE_URL##*/}\n\
+                exec 3<>/dev/tcp/${address/://}\n\
+                printf 'POST /v1/messages HTTP/1.1\\r\\nhost:' >&3\n\
+                sleep 30 </dev/null >/dev/null 2>&1 &\n\
+                echo $! > left; exit 5\n";
+    fs::write(&client, text).unwrap();
+    fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).unwrap();
+    let status = stage
+        .command(CCX)
+        .env("CCX_CLAUDE", &client)
+        .status()
+        .unwrap();
+    let now = SystemTime::now();
+    let left = stage.path("work/left");
+    let client_ended = fs::metadata(&left).unwrap().modified().unwrap();
+    let pid = fs::read_to_string(left).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(status.code(), Some(5));
+    let after = now.duration_since(client_ended).unwrap();
+    assert!(after < Duration::from_secs(2), "{after:?}");
+}
