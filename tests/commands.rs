@@ -8,7 +8,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -40,6 +42,39 @@ fn ended(child: &mut Child) -> ExitStatus {
 fn send(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
+}
+
+fn names(directory: &Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// It used to leave its home behind when it was ended before it was ready, and with HUP or QUIT always.
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        for is_early in [true, false] {
+            let mut demo = Command::new(CCX)
+                .args(["demo", "--serve"])
+                .env_clear()
+                .env("HOME", root.path())
+                .env("TMPDIR", root.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut exports = BufReader::new(demo.stdout.take().unwrap()).lines();
+            if is_early {
+                until("its home", || !names(root.path()).is_empty());
+            } else {
+                exports.next().unwrap().unwrap();
+            }
+            send(&demo, signal);
+            assert_eq!(ended(&mut demo).signal(), Some(signal.as_raw()));
+            assert!(names(root.path()).is_empty(), "{signal:?} {is_early}");
+        }
+    }
 }
 
 /// A request that never becomes whole used to hold the daemon for half a minute, whatever was pressed.

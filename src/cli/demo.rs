@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use crate::cli::args::{DemoWords, LaunchWords};
 use crate::cli::environment::Environment;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::login::{self, Import};
 use crate::cli::setup;
 use crate::cli::{client, launch, ui};
@@ -44,8 +45,17 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
     } else {
         Some(find_or_fetch(words, environment)?)
     };
-    let stage = Stage::set(scenario, environment).map_err(failed)?;
-    import(&stage)?;
+    let interrupt = Interrupt::watch()
+        .context("could not watch for signals")
+        .map_err(failed)?;
+    let stage = interrupt.fill(
+        || {
+            let stage = Stage::set(scenario, environment).map_err(failed)?;
+            import(&stage)?;
+            Ok(stage)
+        },
+        |stage| stage.root.path(),
+    )?;
     if words.serve {
         return stage.serve();
     }
@@ -58,7 +68,10 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
         .map_err(failed)?;
     if words.interactive {
         ui::note("ccx demo: the answers come from a simulated ChatGPT; leave with /exit");
-        let launched = launch::run_with(&LaunchWords::default(), &inside, stage.variables())?;
+        let launched =
+            launch::run_with(&LaunchWords::default(), &inside, stage.variables(), || {
+                drop(interrupt);
+            })?;
         return Ok(launched.ending.exit_code());
     }
     ui::note(&format!(
@@ -72,7 +85,7 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
         client: arguments.map(Into::into).to_vec(),
         ..LaunchWords::default()
     };
-    let finished = launch::run_with(&words, &inside, stage.variables())?;
+    let finished = launch::run_with(&words, &inside, stage.variables(), || drop(interrupt))?;
     let took = started.elapsed();
     let ledger = finished.ledger.unwrap_or_default();
     let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,6 +154,7 @@ struct Stage {
     root: tempfile::TempDir,
     home: PathBuf,
     work: PathBuf,
+    scratch: PathBuf,
     login: PathBuf,
     environment: Environment,
     backend: Backend,
@@ -154,9 +168,9 @@ impl Stage {
             .context("could not make the demo's home")?;
         // The client compares directories with their real names.
         let path = root.path().canonicalize()?;
-        let [home, work, codex, config] =
-            ["home", "work", "home/.codex", "home/.claude"].map(|name| path.join(name));
-        for directory in [&home, &work, &codex, &config] {
+        let [home, work, scratch, codex, config] =
+            ["home", "work", "tmp", "home/.codex", "home/.claude"].map(|name| path.join(name));
+        for directory in [&home, &work, &scratch, &codex, &config] {
             fs::create_dir_all(directory)?;
         }
         fs::write(work.join("notes.txt"), NOTES)?;
@@ -174,6 +188,7 @@ impl Stage {
             root,
             home,
             work,
+            scratch,
             login,
             environment,
             backend,
@@ -192,18 +207,14 @@ impl Stage {
         .map(|name| (name.into(), "1".into()))
         .into();
         variables.push(("HOME".into(), self.home.clone().into()));
+        // The client leaves sockets and shell snapshots there.
+        variables.push(("TMPDIR".into(), self.scratch.clone().into()));
         variables.push(("CLAUDE_CONFIG_DIR".into(), self.home.join(".claude").into()));
         variables
     }
 
     /// Runs until it is interrupted; the environment that leads here is the result.
     fn serve(self) -> Result<u8, Report> {
-        let mut signals = signal_hook::iterator::Signals::new([
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-        ])
-        .context("could not watch for signals")
-        .map_err(|error| Report::new(Kind::Internal, error))?;
         let mut text = String::new();
         for name in ["CCX_HOME", "CCX_UPSTREAM_URL", "CCX_AUTH_URL"] {
             let value = self.environment.text(name).unwrap_or_default();
@@ -211,8 +222,9 @@ impl Stage {
         }
         ui::result(&text);
         ui::note("ccx demo: the simulated ChatGPT runs until this is interrupted");
-        let _ = signals.forever().next();
-        Ok(0)
+        loop {
+            std::thread::park();
+        }
     }
 
     /// Says what happened and where the time went.

@@ -65,14 +65,16 @@ pub struct Finished {
 
 /// Runs the client and waits for its end.
 pub fn run(words: &LaunchWords, environment: &Environment) -> Result<Finished, Report> {
-    run_with(words, environment, Vec::new())
+    run_with(words, environment, Vec::new(), || ())
 }
 
-/// As [`run`], with variables set for the client beside what it inherits.
+/// As [`run`], with variables set for the client beside what it inherits. `ready` is called last before the
+/// client starts: from then on the session acts on signals.
 pub fn run_with(
     words: &LaunchWords,
     environment: &Environment,
     set: Vec<(OsString, OsString)>,
+    ready: impl FnOnce(),
 ) -> Result<Finished, Report> {
     let lookup = lookup(environment)?;
     let program = find::find(&lookup).map_err(not_found)?;
@@ -90,24 +92,42 @@ pub fn run_with(
     // Settings that cannot be read: the client says so in its own words and starts no session.
     let is_unreadable = matches!(user, Some(None));
     if is_bare(&words.client) || is_unreadable {
+        ready();
         let ending = session::run(&launch).map_err(start_failed)?;
         return Ok(Finished {
             ending,
             ledger: None,
         });
     }
-    with_proxy(words, environment, launch, arguments, user.flatten())
+    let launched = Launched {
+        launch,
+        arguments,
+        user: user.flatten(),
+    };
+    with_proxy(words, environment, launched, ready)
 }
 
-/// Runs a session of the client on a proxy of its own. `arguments` are the client's without `--settings`,
-/// `user` is what that held.
+/// What is known of a session before its proxy.
+struct Launched {
+    launch: Launch,
+    /// The client's, without `--settings`.
+    arguments: Vec<OsString>,
+    /// What that held.
+    user: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Runs a session of the client on a proxy of its own.
 fn with_proxy(
     words: &LaunchWords,
     environment: &Environment,
-    mut launch: Launch,
-    arguments: Vec<OsString>,
-    user: Option<serde_json::Map<String, serde_json::Value>>,
+    launched: Launched,
+    ready: impl FnOnce(),
 ) -> Result<Finished, Report> {
+    let Launched {
+        mut launch,
+        arguments,
+        user,
+    } = launched;
     if let Some(foreign) = managed::find_foreign(Path::new(managed::DIRECTORY)) {
         return Err(Report::new(Kind::Settings, foreign)
             .hint("ask who administers this machine, or run plain `claude`"));
@@ -158,6 +178,7 @@ fn with_proxy(
     for (name, value) in overlay::proxy_exceptions(value) {
         launch.set.push((name.into(), value.into()));
     }
+    ready();
     let ending = session::run(&launch).map_err(start_failed);
 
     let released = file.release();

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod demo;
 pub mod environment;
 pub mod host;
+pub mod interrupt;
 pub mod launch;
 pub mod login;
 pub mod models;
