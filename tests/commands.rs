@@ -77,6 +77,34 @@ fn a_demo_that_is_interrupted_leaves_nothing() {
     }
 }
 
+#[test]
+fn a_fetch_that_is_interrupted_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir(path("bin")).unwrap();
+    // It holds on to nothing of the test's, and goes when its home does.
+    let npm = "#!/bin/sh\nexec >/dev/null 2>&1\nwhile [ -d \"$HOME\" ]; do sleep 0.1; done\n";
+    fs::write(path("bin/npm"), npm).unwrap();
+    fs::set_permissions(path("bin/npm"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut demo = Command::new(CCX)
+        .args(["demo", "--yes"])
+        .env_clear()
+        .env("HOME", root.path())
+        .env("CCX_CLAUDE", path("no-client"))
+        .env("PATH", format!("{}:/usr/bin:/bin", path("bin").display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let halves = || names(&path(".cache/ccx/client"));
+    until("the fetch", || {
+        path(".cache/ccx/client").exists() && !halves().is_empty()
+    });
+    send(&demo, Signal::TERM);
+    assert_eq!(ended(&mut demo).signal(), Some(Signal::TERM.as_raw()));
+    assert!(halves().is_empty());
+}
+
 /// A request that never becomes whole used to hold the daemon for half a minute, whatever was pressed.
 #[test]
 fn a_daemon_that_is_asked_twice_ends_at_once() {

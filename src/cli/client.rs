@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::cli::interrupt::Interrupt;
+
 /// The client's npm package.
 const PACKAGE: &str = "@anthropic-ai/claude-code";
 
@@ -31,16 +33,19 @@ fn client_in(directory: &Path) -> Option<PathBuf> {
 
 /// Fetches the client with npm and returns its path.
 ///
-/// npm's own output goes to stderr. Nothing is written outside `cache` but npm's cache.
-pub fn fetch(cache: &Path) -> anyhow::Result<PathBuf> {
+/// npm's own output goes to stderr. What it has not completed is gone at the end, also with `interrupt`. Nothing is written outside `cache` but npm's cache.
+pub fn fetch(cache: &Path, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     let npm = which::which("npm").context("npm is needed to fetch Claude Code")?;
     // Filled under another name: an npm that is interrupted leaves half a client that looks like a whole one.
     let beside = cache.join("client");
     fs::create_dir_all(&beside).with_context(|| format!("could not make {}", beside.display()))?;
-    let half = tempfile::Builder::new()
-        .prefix("half-")
-        .tempdir_in(&beside)
-        .context("could not make a directory for Claude Code")?;
+    let make = || {
+        tempfile::Builder::new()
+            .prefix("half-")
+            .tempdir_in(&beside)
+            .context("could not make a directory for Claude Code")
+    };
+    let half = interrupt.fill(make, |half| half.path())?;
     let status = Command::new(npm)
         .args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
         .arg("--prefix")

@@ -40,14 +40,14 @@ const RESULT: &str = "summary.md";
 pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> {
     let failed = |error: anyhow::Error| Report::new(Kind::Internal, error);
     let scenario = scenario(words)?;
-    let program = if words.serve {
-        None
-    } else {
-        Some(find_or_fetch(words, environment)?)
-    };
     let interrupt = Interrupt::watch()
         .context("could not watch for signals")
         .map_err(failed)?;
+    let program = if words.serve {
+        None
+    } else {
+        Some(find_or_fetch(words, environment, &interrupt)?)
+    };
     let stage = interrupt.fill(
         || {
             let stage = Stage::set(scenario, environment).map_err(failed)?;
@@ -113,7 +113,11 @@ fn scenario(words: &DemoWords) -> Result<Scenario, Report> {
 }
 
 /// Finds the client, or fetches it if the person agrees.
-fn find_or_fetch(words: &DemoWords, environment: &Environment) -> Result<PathBuf, Report> {
+fn find_or_fetch(
+    words: &DemoWords,
+    environment: &Environment,
+    interrupt: &Interrupt,
+) -> Result<PathBuf, Report> {
     let missing = match launch::find_client(environment) {
         Ok(path) => return Ok(path),
         Err(report) => report,
@@ -135,7 +139,7 @@ fn find_or_fetch(words: &DemoWords, environment: &Environment) -> Result<PathBuf
         "ccx demo: fetching Claude Code {} from npm",
         client::VERSION
     ));
-    client::fetch(&cache).map_err(|error| Report::new(Kind::ClientMissing, error))
+    client::fetch(&cache, interrupt).map_err(|error| Report::new(Kind::ClientMissing, error))
 }
 
 fn import(stage: &Stage) -> Result<(), Report> {

@@ -45,7 +45,8 @@ impl Interrupt {
         Ok(Self { directory, handle })
     }
 
-    /// Makes and fills a directory; a signal waits until that is done. `place` says where it is.
+    /// Makes and fills a directory, which takes the place of an earlier one; a signal waits until that is done.
+    /// `place` says where it is.
     ///
     /// # Errors
     /// Those of `make`.
