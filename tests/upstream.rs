@@ -365,6 +365,7 @@ async fn what_is_no_event_stream_is_a_failure_under_any_content_type() {
                 Failure::UsageLimit {
                     message: "m".to_owned(),
                     resets_at: Some(9_999_999_999),
+                    window: None,
                 },
             ),
             (

@@ -78,7 +78,9 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
         ),
         Failure::SignedOut { .. } => Reply::refused(401, ErrorKind::Authentication, words),
         Failure::Forbidden { .. } => Reply::refused(403, ErrorKind::Permission, words),
-        Failure::UsageLimit { message, resets_at } => usage_limit(message, *resets_at, context.now),
+        Failure::UsageLimit {
+            message, resets_at, ..
+        } => usage_limit(message, *resets_at, context.now),
         Failure::RateLimited { retry_after, .. } => {
             waiting(429, ErrorKind::RateLimit, words, *retry_after)
         }
@@ -217,6 +219,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: message(),
                     resets_at: Some(4_600),
+                    window: None,
                 },
                 (429, false, Some(3_600)),
             ),
@@ -224,6 +227,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: message(),
                     resets_at: None,
+                    window: None,
                 },
                 (429, false, None),
             ),
@@ -311,6 +315,7 @@ mod tests {
         let failure = Failure::UsageLimit {
             message: "weekly".into(),
             resets_at: Some(12_100),
+            window: None,
         };
         assert_eq!(
             from_failure(&failure, CONTEXT).message,

@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use crate::time::UnixSeconds;
 use crate::translate::stream::{EMPTY_COMPLETION, NAMELESS_CALL, STALLED_ARGUMENTS, TOO_LONG};
-use crate::upstream::limits::Limits;
+use crate::upstream::limits::{Limits, UsedUp};
 use crate::upstream::refusal::{self, Refusal};
 use crate::wire::responses::StreamFailure;
 
@@ -42,6 +42,8 @@ pub enum Failure {
         message: String,
         /// When the window starts anew, in seconds since 1970.
         resets_at: Option<u64>,
+        /// Which window it is, where that can be told.
+        window: Option<UsedUp>,
     },
     /// Too many requests for now.
     #[error("rate limited: {message}")]
@@ -148,9 +150,19 @@ impl Failure {
             return Self::UsageLimit {
                 message: refusal.message,
                 resets_at,
+                window: limits.used_up(resets_at.map(UnixSeconds), now),
             };
         }
-        classify(status, refusal, wait, resets_at)
+        match classify(status, refusal, wait, resets_at) {
+            Self::UsageLimit {
+                message, resets_at, ..
+            } => Self::UsageLimit {
+                message,
+                resets_at,
+                window: limits.used_up(resets_at.map(UnixSeconds), now),
+            },
+            other => other,
+        }
     }
 
     /// Classifies a failure that upstream reported inside a stream, a `response.incomplete` that is no ordinary end,
@@ -274,7 +286,11 @@ fn classify(
     match meaning {
         Meaning::Unauthorized => Failure::Unauthorized { message },
         Meaning::Forbidden => Failure::Forbidden { why: message },
-        Meaning::UsageLimit => Failure::UsageLimit { message, resets_at },
+        Meaning::UsageLimit => Failure::UsageLimit {
+            message,
+            resets_at,
+            window: None,
+        },
         Meaning::RateLimited => Failure::RateLimited {
             message,
             retry_after,
@@ -457,6 +473,10 @@ mod tests {
                 Failure::UsageLimit {
                     message: words("The usage limit has been reached"),
                     resets_at: Some(1_795_461_600),
+                    window: Some(UsedUp {
+                        length: Some(Duration::from_secs(18_000)),
+                        family: None,
+                    }),
                 },
             ),
             (
@@ -503,6 +523,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: message.clone(),
                     resets_at: None,
+                    window: None,
                 },
             ),
             (
@@ -599,11 +620,16 @@ mod tests {
             (&[], "", None),
         ] {
             let body = format!(r#"{{"error":{{{limit}{rest}}}}}"#);
-            let expected = Failure::UsageLimit {
-                message: words("usage_limit_reached"),
-                resets_at,
+            let Failure::UsageLimit {
+                message,
+                resets_at: told,
+                ..
+            } = reply(429, headers, &body)
+            else {
+                panic!("no usage limit: {rest}");
             };
-            assert_eq!(reply(429, headers, &body), expected, "{rest}");
+            assert_eq!(message, "usage_limit_reached");
+            assert_eq!(told, resets_at, "{rest}");
         }
     }
 
@@ -686,6 +712,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: message(),
                     resets_at: Some(7),
+                    window: None,
                 },
             ),
             (
@@ -693,6 +720,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: message(),
                     resets_at: Some(7),
+                    window: None,
                 },
             ),
             ("usage_not_included", Failure::Forbidden { why: message() }),

@@ -74,6 +74,18 @@ pub struct Credits {
     pub balance: Option<String>,
 }
 
+/// A window that ran out, as far as it matters afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedUp {
+    /// How long the window is; `None` when that was not told.
+    pub length: Option<Duration>,
+    /// The limit beside the plan's main one that it belongs to: then only some models are out of reach.
+    pub family: Option<String>,
+}
+
+/// Two clocks of upstream that differ by no more than this mean the same moment.
+const SAME_MOMENT: Duration = Duration::from_secs(120);
+
 impl Facts {
     /// Reads the facts out of `headers`.
     pub fn read(headers: &HeaderMap) -> Self {
@@ -181,17 +193,32 @@ impl Limits {
         *self == Self::default()
     }
 
+    /// Returns which window ran out, given when upstream says that things go on: the one that starts anew then, else
+    /// the only one that is used up.
+    pub fn used_up(&self, resets_at: Option<UnixSeconds>, now: UnixSeconds) -> Option<UsedUp> {
+        let full = |window: &Window| window.used_percent >= 100.0;
+        let is_then = |window: &&Window| {
+            let ends = window.ends(now).zip(resets_at);
+            ends.is_some_and(|(a, b)| a.since(b).max(b.since(a)) <= SAME_MOMENT)
+        };
+        let windows = || self.windows.iter();
+        let mut all_full = windows().filter(|window| full(window));
+        let found = windows()
+            .filter(is_then)
+            .max_by(|a, b| a.used_percent.total_cmp(&b.used_percent))
+            .or_else(|| all_full.next().filter(|_| all_full.next().is_none()))?;
+        Some(UsedUp {
+            length: (found.minutes > 0).then(|| Duration::from_secs(found.minutes * 60)),
+            family: found.family.clone(),
+        })
+    }
+
     /// Returns when the last of the used-up windows starts anew; relative times count from `now`.
     pub fn exhausted_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.windows
             .iter()
             .filter(|window| window.used_percent >= 100.0)
-            .filter_map(|window| {
-                let after = window
-                    .resets_after
-                    .map(|left| now.plus(Duration::from_secs(left)));
-                window.resets_at.filter(|at| *at > now).or(after)
-            })
+            .filter_map(|window| window.ends(now))
             .max()
     }
 }
@@ -203,6 +230,16 @@ pub(super) fn moment(value: &Value) -> Option<UnixSeconds> {
     }
     let told: jiff::Timestamp = value.as_str()?.parse().ok()?;
     u64::try_from(told.as_second()).ok().map(UnixSeconds)
+}
+
+impl Window {
+    /// Returns when it starts anew: the absolute time unless it has passed, else the relative one.
+    fn ends(&self, now: UnixSeconds) -> Option<UnixSeconds> {
+        let after = self
+            .resets_after
+            .map(|left| now.plus(Duration::from_secs(left)));
+        self.resets_at.filter(|at| *at > now).or(after)
+    }
 }
 
 /// Returns a header's text; `None` when it is missing, empty or not plain text.
@@ -372,5 +409,41 @@ mod tests {
             absurd.exhausted_until(UnixSeconds(1000)),
             Some(UnixSeconds(u64::MAX))
         );
+    }
+
+    #[test]
+    fn the_window_that_ran_out_is_found_by_its_clock() {
+        let limits = |five_hours: &'static str, week: &'static str| {
+            Limits::read(&headers(&[
+                ("x-codex-primary-used-percent", five_hours),
+                ("x-codex-primary-window-minutes", "300"),
+                ("x-codex-primary-reset-at", "5000"),
+                ("x-codex-secondary-used-percent", week),
+                ("x-codex-secondary-window-minutes", "10080"),
+                ("x-codex-secondary-reset-after-seconds", "80000"),
+                ("x-codex-moon-primary-used-percent", "100"),
+                ("x-codex-moon-primary-reset-at", "700000"),
+            ]))
+        };
+        let found = |limits: Limits, resets_at: Option<u64>| {
+            let found = limits.used_up(resets_at.map(UnixSeconds), UnixSeconds(1000))?;
+            let hours = found.length.map_or(0, |length| length.as_secs() / 3_600);
+            Some((hours, found.family))
+        };
+        let moon = Some((0, Some("moon".to_owned())));
+        for (five_hours, week, resets_at, want) in [
+            ("100", "40", Some(5_050), Some((5, None))),
+            ("99", "40", Some(81_100), Some((168, None))),
+            ("100", "100", Some(81_000), Some((168, None))),
+            ("10", "40", Some(700_000), moon.clone()),
+            ("10", "40", None, moon.clone()),
+            ("10", "40", Some(9_000), moon),
+            ("100", "40", Some(9_000), None),
+            ("100", "40", None, None),
+        ] {
+            let got = found(limits(five_hours, week), resets_at);
+            assert_eq!(got, want, "{five_hours} {week} {resets_at:?}");
+        }
+        assert_eq!(found(Limits::default(), Some(5_000)), None);
     }
 }

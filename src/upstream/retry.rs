@@ -149,6 +149,7 @@ mod tests {
                 Failure::UsageLimit {
                     message: words(),
                     resets_at: Some(1),
+                    window: None,
                 },
                 never,
             ),
