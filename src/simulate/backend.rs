@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::forge::Account;
 use super::issuer::Issuer;
+use super::limits::Limits;
 use super::models::Models;
 use super::record::{Outcome, Record, Seen};
 use super::scenario::Scenario;
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     started: Instant,
+    /// Seconds by which the backend's clock is ahead.
+    ahead: AtomicU64,
 }
 
 /// What changes from request to request.
@@ -53,6 +57,7 @@ pub(super) struct State {
     pub(super) record: Record,
     pub(super) script: Script,
     pub(super) issuer: Issuer,
+    pub(super) limits: Limits,
     pub(super) cache: Cache,
     complaints: Vec<String>,
 }
@@ -90,14 +95,11 @@ impl Shared {
         self.started.elapsed()
     }
 
-    /// The time of day.
+    /// The time of day, by a clock that can be moved ahead.
     pub(super) fn now(&self) -> UnixSeconds {
-        UnixSeconds(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-        )
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ahead = Duration::from_secs(self.ahead.load(Ordering::Relaxed));
+        UnixSeconds(since.unwrap_or_default().as_secs()).plus(ahead)
     }
 }
 
@@ -115,6 +117,7 @@ impl Backend {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 record: Record::default(),
+                limits: Limits::new(&scenario.accounts, &accounts),
                 script: Script::new(scenario),
                 issuer: Issuer::new(accounts),
                 cache: Cache::default(),
@@ -122,6 +125,7 @@ impl Backend {
             }),
             changed: Condvar::new(),
             started: Instant::now(),
+            ahead: AtomicU64::new(0),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -154,6 +158,23 @@ impl Backend {
     /// Lets `act` look at the issuer and steer it: who signs in, which codes are typed, what is switched off.
     pub fn issuer<T>(&self, act: impl FnOnce(&mut Issuer) -> T) -> T {
         act(&mut self.shared.lock().issuer)
+    }
+
+    /// Moves the backend's clock ahead: limits come back, tokens expire. What is under way is not hurried.
+    pub fn advance(&self, by: Duration) {
+        self.shared.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Gives the account called `name` its whole plan back before the time, and `credits` on top.
+    pub fn refill(&self, name: &str, credits: u64) {
+        self.shared.lock().limits.refill(name, credits);
+    }
+
+    /// Returns the requests for an answer of a model that the account called `name` made, oldest first.
+    pub fn asked_by(&self, name: &str) -> Vec<Seen> {
+        let mut seen = self.requests();
+        seen.retain(|seen| seen.is_response() && seen.account.as_deref() == Some(name));
+        seen
     }
 
     /// Returns the origin, `http://127.0.0.1:PORT`: of ChatGPT and of the issuer alike.

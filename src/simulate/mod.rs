@@ -11,6 +11,7 @@ pub mod check;
 pub mod desk;
 pub mod forge;
 pub mod issuer;
+pub mod limits;
 pub mod models;
 mod play;
 pub mod record;

@@ -38,19 +38,30 @@ impl Models {
             .map(Entry)
     }
 
+    /// Returns all of them.
+    pub fn all(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.entries.iter().map(Entry)
+    }
+
     /// Returns the answer to a client of version `client_version`: one that does not say its version
-    /// is shown the old models only, as upstream does.
-    pub fn answer(&self, client_version: Option<&str>) -> Value {
+    /// is shown the old models only, as upstream does. `is_listed` says which ones the plan has.
+    pub fn answer(&self, client_version: Option<&str>, is_listed: impl Fn(&str) -> bool) -> Value {
         let shown: Vec<&Value> = self
             .entries
             .iter()
             .filter(|entry| client_version.is_some() || !Entry(entry).is_lite())
+            .filter(|entry| entry["slug"].as_str().is_some_and(&is_listed))
             .collect();
         json!({ "models": shown })
     }
 }
 
 impl Entry<'_> {
+    /// Its name.
+    pub fn slug(&self) -> &str {
+        self.0["slug"].as_str().unwrap_or_default()
+    }
+
     /// Whether the model is served in the lite form.
     pub fn is_lite(&self) -> bool {
         self.0["use_responses_lite"] == true
@@ -88,7 +99,9 @@ mod tests {
         assert!(!sol.takes_effort("ultra") && !sol.takes_effort("minimal"));
         assert!(models.get("gpt-6-luna").unwrap().is_lite_only());
         assert!(!models.get("gpt-5.5").unwrap().takes_effort("max"));
-        let old = models.answer(None);
+        let few = models.answer(Some("1"), |slug| slug.contains("luna"));
+        assert_eq!(few["models"].as_array().map(Vec::len), Some(2));
+        let old = models.answer(None, |_| true);
         assert_eq!(old["models"].as_array().map(Vec::len), Some(1));
         assert_eq!(old["models"][0]["slug"], "gpt-5.5");
     }

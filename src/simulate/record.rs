@@ -40,6 +40,8 @@ pub struct Seen {
     pub body: Arc<Value>,
     /// Length of the body in bytes.
     pub body_bytes: usize,
+    /// The forged name of the account that asked; `None` where nobody was admitted.
+    pub account: Option<String>,
     /// Status of the answer.
     pub status: u16,
     /// The scenario's step that answered, where one did.
@@ -160,6 +162,7 @@ mod tests {
             headers: Vec::new(),
             body: Arc::new(json!({})),
             body_bytes,
+            account: None,
             status: 200,
             step: None,
             refused: None,

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::limits::Plan;
+
 /// A whole scenario.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +23,9 @@ pub struct Scenario {
     /// How fast answers come, where a step says nothing else.
     #[serde(default)]
     pub pacing: Pacing,
+    /// What the accounts may do, by their forged names; others have no end.
+    #[serde(default)]
+    pub accounts: BTreeMap<String, Plan>,
     /// Canned replies of paths other than the model's; the first that fits answers.
     #[serde(default)]
     pub routes: Vec<Route>,

@@ -126,7 +126,8 @@ impl Service {
         let path = head.uri.path().to_owned();
         let (ordinal, decided) = {
             let mut state = self.shared.lock();
-            let decided = self.decide(&mut state, &head, &path, &body, &json);
+            let mut account = None;
+            let decided = self.decide(&mut state, &head, &path, &body, &json, &mut account);
             let seen = Seen {
                 ordinal: 0,
                 method: head.method.to_string(),
@@ -137,6 +138,7 @@ impl Service {
                 headers: without_credentials(&head.headers),
                 body: Arc::new(kept_body(&path, json)),
                 body_bytes: body.len(),
+                account,
                 status: match &decided.what {
                     What::Whole(reply) => reply.status,
                     What::Stream { .. } => 200,
@@ -189,6 +191,7 @@ impl Service {
         path: &str,
         body: &[u8],
         json: &Value,
+        who: &mut Option<String>,
     ) -> Decided {
         if let Some(reply) = state.script.route(path, self.shared.now()) {
             return Decided::from(reply);
@@ -222,6 +225,7 @@ impl Service {
             Ok(account) => account,
             Err(refusal) => return refusal.into(),
         };
+        *who = Some(account.name.clone());
         let known = |body: Value| Decided::from(ok(body));
         match (method, path) {
             ("POST", "/backend-api/codex/responses") => {
@@ -229,7 +233,8 @@ impl Service {
             }
             ("GET", "/backend-api/codex/models") => {
                 let version = query(head.uri.query().unwrap_or_default(), "client_version");
-                let mut reply = ok(self.models.answer(version.as_deref()));
+                let is_listed = |slug: &str| state.limits.model(&account, slug).0;
+                let mut reply = ok(self.models.answer(version.as_deref(), is_listed));
                 reply.headers.insert("etag".to_owned(), ETAG.to_owned());
                 reply.into()
             }
@@ -238,7 +243,12 @@ impl Service {
                 "default_account_id": account.chatgpt_account_id,
                 "account_ordering": [account.chatgpt_account_id],
             })),
-            ("GET", "/backend-api/wham/usage") => known(usage(&account, self.shared.now().0)),
+            ("GET", "/backend-api/wham/usage") => {
+                let now = self.shared.now();
+                let mut body = usage(&account, now.0);
+                state.limits.tell(&account, now, &mut body);
+                known(body)
+            }
             ("GET", "/backend-api/wham/settings/user") => known(json!({})),
             _ => Refusal::detail(404, "Not Found").into(),
         }
@@ -277,7 +287,26 @@ impl Service {
             .and_then(|()| check_with(&self.models, lite, body))
             .and_then(|()| check_seals(&account.chatgpt_account_id, body));
         if let Err(refusal) = checked {
+            if let Some(owner) = self.foreign_seal(state, account, body) {
+                let name = &account.name;
+                state.complain(format!(
+                    "reasoning that was sealed for account {owner} arrived under {name}"
+                ));
+            }
             return refusal.into();
+        }
+        let model = body["model"].as_str().unwrap_or_default();
+        if !state.limits.model(account, model).1 {
+            return Refusal::detail(
+                400,
+                format!(
+                    "The '{model}' model is not supported when using Codex with a ChatGPT account."
+                ),
+            )
+            .into();
+        }
+        if let Err(reply) = state.limits.admit(account, self.shared.now()) {
+            return reply.into();
         }
         let asked = Asked::read(body);
         if let Err(refusal) = check_turn(headers, &asked) {
@@ -306,6 +335,7 @@ impl Service {
                     } => What::Stream {
                         headers: stream_headers(&asked, account, self.shared.now().0)
                             .into_iter()
+                            .chain(state.limits.headers(account, self.shared.now()))
                             .filter(|(name, _)| !headers.contains_key(name))
                             .chain(headers.clone())
                             .collect(),
@@ -317,6 +347,24 @@ impl Service {
                 },
             },
         }
+    }
+
+    /// Returns the other account that made a piece of encrypted reasoning in `body`, if one did.
+    fn foreign_seal(&self, state: &State, account: &Account, body: &Value) -> Option<String> {
+        let items = body["input"].as_array()?.iter();
+        let sealed: Vec<&str> = items
+            .filter_map(|item| item["encrypted_content"].as_str())
+            .collect();
+        let is_by = |other: &&Account| {
+            let id = other.chatgpt_account_id.as_str();
+            let is_one = |sealed: &&str| {
+                let mut models = self.models.all();
+                models.any(|model| seal::is_intact(id, model.slug(), sealed))
+            };
+            other.chatgpt_account_id != account.chatgpt_account_id && sealed.iter().any(is_one)
+        };
+        let found = state.limits.accounts().find(is_by)?;
+        Some(found.name.clone())
     }
 
     /// What the real backend looks at before it reads the body (contract §2.1, §8).
