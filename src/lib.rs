@@ -3,7 +3,7 @@
 //! | floor | rooms | may touch |
 //! |---|---|---|
 //! | 0 | [`wire`], [`sse`], [`time`], [`secret`], [`error`] | nothing |
-//! | 1 | [`translate`], [`catalogue`] (model, families), [`account`] (freshness, record), [`upstream`] (failure, lane, retry), [`settings`] (patch), [`terminal`] (supervise, modes), [`proxy`] (route, guard, reply), [`ledger`] | nothing |
+//! | 1 | [`translate`], [`catalogue`] (model, families), [`account`] (freshness, record), [`upstream`] (failure, lane, retry), [`settings`] (patch), [`terminal`] (supervise, modes), [`proxy`] (route, guard, reply), [`config`], [`ledger`] | nothing |
 //! | 2 | [`files`], [`log`], stores, exchanges, clients, pty | one outside thing each |
 //! | 3 | [`proxy`], [`account`] broker, [`simulate`] | what they join |
 //! | 4 | [`cli`] | everything |
@@ -14,6 +14,7 @@
 pub mod account;
 pub mod catalogue;
 pub mod cli;
+pub mod config;
 pub mod error;
 pub mod files;
 pub mod ledger;
