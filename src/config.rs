@@ -74,6 +74,9 @@ pub enum Problem {
     /// Not TOML.
     #[error("{0}")]
     Syntax(String),
+    /// Not even text.
+    #[error("this is not UTF-8")]
+    NotText,
     /// A key that there is not.
     #[error("unknown key `{key}`; the keys are {}", listed(known))]
     UnknownKey {
@@ -167,16 +170,26 @@ const SWITCH: &str = "\"on\" or \"off\"";
 const MODELS: &str = "a list of model names";
 
 impl Config {
+    /// Reads the bytes of a `config.toml`, see [`Config::parse`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::parse`], or they are no text.
+    pub fn read(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| ConfigError {
+            line: line_at(bytes, error.valid_up_to()),
+            problem: Problem::NotText,
+        })?;
+        Self::parse(text)
+    }
+
     /// Reads the text of a `config.toml`. An empty one gives the defaults.
     ///
     /// # Errors
     ///
     /// The first line that is not understood: no TOML, a key that there is not, a value that its key does not take.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let at = |offset: usize| {
-            let before = &text.as_bytes()[..offset.min(text.len())];
-            before.iter().filter(|byte| **byte == b'\n').count() + 1
-        };
+        let at = |offset: usize| line_at(text.as_bytes(), offset);
         let table = DeTable::parse(text).map_err(|error| ConfigError {
             line: at(error.span().map_or(0, |span| span.start)),
             problem: Problem::Syntax(one_line(error.message())),
@@ -231,6 +244,12 @@ impl Config {
     }
 }
 
+/// The line of an offset, from 1.
+fn line_at(bytes: &[u8], offset: usize) -> usize {
+    let before = &bytes[..offset.min(bytes.len())];
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
 type Entry<'a, 'i> = (
     &'a Spanned<std::borrow::Cow<'i, str>>,
     &'a Spanned<DeValue<'i>>,
@@ -269,8 +288,10 @@ fn on_or_off(value: &Spanned<DeValue<'_>>) -> Result<bool, &'static str> {
     }
 }
 
+type Chosen = Vec<(Family, Vec<String>)>;
+
 /// Reads the table of families; a mistake comes with its place in the text.
-fn chosen(table: &DeTable<'_>) -> Result<Vec<(Family, Vec<String>)>, (usize, Problem)> {
+fn chosen(table: &DeTable<'_>) -> Result<Chosen, (usize, Problem)> {
     let mut found = Vec::new();
     for (key, value) in in_order(table) {
         let name = key.get_ref().as_ref();
@@ -462,6 +483,17 @@ mod tests {
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_with_their_line() {
+        assert_eq!(
+            Config::read(b"failover = true\n# \xff\n")
+                .unwrap_err()
+                .to_string(),
+            "line 2: this is not UTF-8"
+        );
+        assert!(Config::read(b"failover = true").unwrap().failover);
     }
 
     #[test]

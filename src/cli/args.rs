@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::config::{self, Overrides, UnknownWord};
+
 /// What was typed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Words {
@@ -32,6 +34,8 @@ pub struct LaunchWords {
     pub account: Option<String>,
     /// Lets the client inherit ccx's own terminal.
     pub no_pty: bool,
+    /// What it sets otherwise than `config.toml`.
+    pub overrides: Overrides,
     /// The client's arguments.
     pub client: Vec<OsString>,
 }
@@ -40,11 +44,22 @@ pub struct LaunchWords {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// A flag of ours that does not exist.
-    #[error("unknown flag {0}; ccx's own flags are --account NAME and --ccx-no-pty")]
+    #[error(
+        "unknown flag {0}; ccx's own flags are --account NAME, --ccx-strategy NAME, \
+         --ccx-failover on|off and --ccx-no-pty"
+    )]
     UnknownFlag(String),
     /// A flag of ours without its value.
     #[error("{0} needs a value")]
     NoValue(&'static str),
+    /// A flag of ours with a value that it does not take.
+    #[error("{flag} {problem}")]
+    BadValue {
+        /// The flag.
+        flag: &'static str,
+        /// What it takes.
+        problem: UnknownWord,
+    },
     /// A word kept for a command that this version does not have.
     #[error("`ccx {0}` is not part of this version")]
     Reserved(String),
@@ -201,13 +216,42 @@ fn launch(words: &[OsString]) -> Result<Words, UsageError> {
         } else if is_leading && text == "--ccx-no-pty" {
             found.no_pty = true;
         } else if is_leading && text.starts_with("--ccx-") {
-            return Err(UsageError::UnknownFlag(text.to_owned()));
+            set(&mut found.overrides, text, &mut rest)?;
         } else {
             is_leading = false;
             found.client.push(word.clone());
         }
     }
     Ok(Words::Launch(found))
+}
+
+/// Reads a flag that stands for a key of `config.toml`: `--ccx-KEY VALUE` or `--ccx-KEY=VALUE`.
+fn set<'a>(
+    overrides: &mut Overrides,
+    word: &str,
+    rest: &mut impl Iterator<Item = &'a OsString>,
+) -> Result<(), UsageError> {
+    const STRATEGY: &str = "--ccx-strategy";
+    const FAILOVER: &str = "--ccx-failover";
+    let (name, given) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
+    let flag = [STRATEGY, FAILOVER].into_iter().find(|flag| *flag == name);
+    let flag = flag.ok_or_else(|| UsageError::UnknownFlag(name.to_owned()))?;
+    let value = match given {
+        Some(value) => value,
+        None => {
+            let next = rest.next().and_then(|value| value.to_str());
+            next.ok_or(UsageError::NoValue(flag))?
+        }
+    };
+    let bad = |problem| UsageError::BadValue { flag, problem };
+    match flag {
+        STRATEGY => overrides.strategy = Some(value.parse().map_err(bad)?),
+        _ => overrides.failover = Some(config::switch(value).map_err(bad)?),
+    }
+    Ok(())
 }
 
 /// Returns the help of `ccx --help`.
@@ -224,11 +268,17 @@ pub fn help() -> String {
     format!(
         "Run Claude Code on your own ChatGPT plan\n\
          \n\
-         Usage: ccx [--account NAME] [--ccx-no-pty] [CLAUDE CODE ARGUMENTS...]\n\
+         Usage: ccx [OPTIONS] [CLAUDE CODE ARGUMENTS...]\n\
          \x20      ccx COMMAND [OPTIONS]\n\
          \n\
          Commands:\n\
          {commands}\
+         \n\
+         Before Claude Code's arguments:\n\
+         \x20 --account NAME             The account for this launch, which stays with it\n\
+         \x20 --ccx-strategy NAME        How an account is chosen: sticky, round-robin, most-remaining\n\
+         \x20 --ccx-failover on|off      Go on with another account when one is exhausted\n\
+         \x20 --ccx-no-pty               Let Claude Code inherit this terminal\n\
          \n\
          Everything that is not a word of ccx goes to Claude Code as it is.\n\
          Claude Code's own help, version and doctor: `ccx -- --help`, `ccx -- --version`, `ccx -- doctor`\n"
@@ -238,6 +288,7 @@ pub fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Strategy;
 
     fn words(line: &[&str]) -> Vec<OsString> {
         line.iter().map(OsString::from).collect()
@@ -248,6 +299,7 @@ mod tests {
         let want = LaunchWords {
             account: account.map(str::to_owned),
             no_pty,
+            overrides: Overrides::default(),
             client: words(client),
         };
         assert_eq!(
@@ -295,6 +347,72 @@ mod tests {
             true,
             &["--version"],
         );
+    }
+
+    #[test]
+    fn keys_of_the_config_are_flags_of_a_launch() {
+        let both = Overrides {
+            strategy: Some(Strategy::RoundRobin),
+            failover: Some(true),
+        };
+        for (line, overrides, client) in [
+            (
+                &["--ccx-strategy", "round-robin", "--ccx-failover=on", "-p"][..],
+                both,
+                &["-p"][..],
+            ),
+            (
+                &[
+                    "--ccx-failover",
+                    "off",
+                    "--ccx-strategy=round-robin",
+                    "--ccx-failover",
+                    "on",
+                ],
+                both,
+                &[],
+            ),
+            (
+                &["-p", "--ccx-failover", "on"],
+                Overrides::default(),
+                &["-p", "--ccx-failover", "on"],
+            ),
+            (
+                &["--", "--ccx-failover=on"],
+                Overrides::default(),
+                &["--ccx-failover=on"],
+            ),
+        ] {
+            let want = LaunchWords {
+                overrides,
+                client: words(client),
+                ..LaunchWords::default()
+            };
+            assert_eq!(
+                parse(&words(line)).unwrap(),
+                Words::Launch(want),
+                "{line:?}"
+            );
+        }
+        for (line, told) in [
+            (&["--ccx-failover"][..], "--ccx-failover needs a value"),
+            (
+                &["--ccx-failover", "maybe"],
+                "--ccx-failover must be \"on\" or \"off\"",
+            ),
+            (
+                &["--ccx-strategy="],
+                "--ccx-strategy must be \"sticky\", \"round-robin\" or \"most-remaining\"",
+            ),
+            (
+                &["--ccx-secrets=keychain"],
+                "unknown flag --ccx-secrets; ccx's own flags are --account NAME, --ccx-strategy NAME, \
+                 --ccx-failover on|off and --ccx-no-pty",
+            ),
+        ] {
+            let error = parse(&words(line)).unwrap_err();
+            assert_eq!(error.to_string(), told, "{line:?}");
+        }
     }
 
     #[test]

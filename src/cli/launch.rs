@@ -132,7 +132,8 @@ fn with_proxy(
         return Err(Report::new(Kind::Settings, foreign)
             .hint("ask who administers this machine, or run plain `claude`"));
     }
-    let setup = Setup::new(environment)?;
+    let mut setup = Setup::new(environment)?;
+    setup.config = setup.config.with(words.overrides);
     let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
         .context("could not open the log")
         .map_err(internal)?;

@@ -1,5 +1,6 @@
 //! What every command that speaks to upstream needs, made from the environment: places, origins, accounts.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -9,12 +10,12 @@ use anyhow::Context as _;
 
 use crate::account::broker::{Broker, Clock};
 use crate::account::store::Store;
-use crate::catalogue::families::Families;
 use crate::catalogue::list::Catalogue;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::environment::Environment;
 use crate::cli::host::Parts;
 use crate::cli::login;
+use crate::config::Config;
 use crate::error::{Kind, Report};
 use crate::files::directory;
 use crate::files::places::{Places, Variables};
@@ -33,6 +34,8 @@ use crate::upstream::limits::Limits;
 pub struct Setup {
     /// Where things are kept.
     pub places: Places,
+    /// What the person has set.
+    pub config: Config,
     /// Whom we speak to.
     pub endpoints: Endpoints,
     /// The accounts.
@@ -46,6 +49,7 @@ impl Setup {
     /// Reads the environment and makes the private directories.
     pub fn new(environment: &Environment) -> Result<Self, Report> {
         let places = places(environment)?;
+        let config = config(&places)?;
         let endpoints = Endpoints::resolve(
             environment.text("CCX_UPSTREAM_URL"),
             environment.text("CCX_AUTH_URL"),
@@ -59,6 +63,7 @@ impl Setup {
         let store = Store::open(&places).map_err(|error| Report::new(Kind::SignIn, error))?;
         Ok(Self {
             places,
+            config,
             endpoints,
             store,
         })
@@ -90,7 +95,7 @@ impl Setup {
             account,
             client,
             shelf: Arc::new(self.shelf()),
-            families: Families::default(),
+            families: self.config.models(),
             gauges,
             secret,
         })
@@ -108,6 +113,31 @@ pub fn places(environment: &Environment) -> Result<Places, Report> {
         xdg_runtime_dir: environment.get("XDG_RUNTIME_DIR"),
     };
     Places::resolve(&variables).map_err(|error| Report::new(Kind::Usage, error))
+}
+
+/// Returns where `config.toml` is, if there is one.
+pub fn config_file(places: &Places) -> PathBuf {
+    places.config.join("config.toml")
+}
+
+/// Reads what the person has set; without a file, the defaults.
+///
+/// # Errors
+///
+/// The file cannot be read, or is not understood: then the report names the line.
+pub fn config(places: &Places) -> Result<Config, Report> {
+    let path = config_file(places);
+    let failed = |error: anyhow::Error| {
+        let attempt = format!("could not read {}", path.display());
+        Report::new(Kind::Settings, error.context(attempt))
+    };
+    match fs::read(&path) {
+        Ok(bytes) => Config::read(&bytes).map_err(|error| {
+            failed(error.into()).hint("mend that line, or put a `#` before it; nothing was changed")
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Returns where the Codex CLI keeps its login.

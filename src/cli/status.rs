@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::account::record::Source;
-use crate::catalogue::families::{Families, Family};
+use crate::catalogue::families::Family;
 use crate::cli::environment::Environment;
 use crate::cli::setup::{Setup, VERSION};
 use crate::cli::{launch, ui};
@@ -27,7 +27,7 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         shelf.adopt(id);
     }
     let catalogue = shelf.current();
-    let families = Families::default();
+    let families = setup.config.models();
     let client = launch::find_client(environment);
     let family = |family| {
         let model = families.target(&catalogue, family);
