@@ -29,6 +29,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("account/store.rs", 2),
     ("account/health_file.rs", 2),
     ("account/import.rs", 2),
+    ("account/keychain.rs", 2),
+    ("account/vault.rs", 2),
     ("account/sign_in.rs", 3),
     ("account/seed.rs", 2),
     ("oauth/callback.rs", 2),

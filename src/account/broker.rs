@@ -187,6 +187,7 @@ impl Broker {
             return Ok(credentials);
         }
         let record = shared.find(account).await?;
+        SignInError::check_sealed(&record)?;
         let old = record.credentials();
         let state = freshness(record.expires_at, now);
         if state == Freshness::Fresh {
@@ -375,6 +376,7 @@ impl Shared {
                 account,
                 reason: reason.clone(),
             }),
+            Step::Stop(Stop::Sealed(why)) => Err(SignInError::Sealed { account, why }),
             Step::Stop(Stop::NoRefreshToken) => Err(SignInError::NoRefreshToken { account }),
             Step::Stop(Stop::StillRefused) => Err(SignInError::StillRefused { account }),
         }

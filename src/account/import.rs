@@ -259,6 +259,7 @@ pub fn import_codex(store: &Store, path: &Path, now: UnixSeconds) -> Result<Reco
         added_at: now,
         renewed_at: None,
         dead: None,
+        keychain: None,
         unknown: Map::new(),
     };
     login.adopt_into(&mut record, now);

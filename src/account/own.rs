@@ -62,6 +62,7 @@ pub fn record_of(
         expires_at: None,
         added_at: now,
         renewed_at: None,
+        keychain: None,
         dead: None,
         unknown: Map::new(),
     };

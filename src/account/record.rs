@@ -59,9 +59,73 @@ pub struct Record {
     /// Why its refresh token is of no more use. The access token may have time left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<Death>,
+    /// Where its tokens are if not here: then they are empty in the store's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keychain: Option<Kept>,
     /// Fields of a newer ccx; written back as they came.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
+}
+
+/// Tokens in the system's keychain, see `account::vault`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The account's entry; the names of its secrets begin with it.
+    pub entry: String,
+    /// Which of the two counts.
+    pub slot: Slot,
+    /// What the pieces that belong together begin with.
+    pub generation: String,
+    /// How many there are.
+    pub pieces: u32,
+    /// Why they could not be read just now; never stored.
+    #[serde(skip)]
+    pub sealed: Option<Sealed>,
+}
+
+/// One of two places for an account's tokens: one is written while the other counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slot {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl Slot {
+    /// Returns the one that this is not.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Returns the letter that stands for it in names.
+    pub const fn letter(self) -> char {
+        match self {
+            Self::A => 'a',
+            Self::B => 'b',
+        }
+    }
+}
+
+/// Why tokens that are in the keychain cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Sealed {
+    /// This session has no keychain.
+    #[error("this session has no keychain")]
+    Absent,
+    /// It is not open.
+    #[error("the keychain is locked")]
+    Locked,
+    /// It is open, and they are not in it.
+    #[error("they are no longer there")]
+    Gone,
+    /// It does not work.
+    #[error("the keychain does not answer as it should")]
+    Failed,
 }
 
 /// Where an account's tokens come from.
@@ -133,6 +197,11 @@ impl Record {
             chatgpt_account_id: self.chatgpt_account_id.clone(),
             expires_at: self.expires_at.unwrap_or(UnixSeconds(u64::MAX)),
         }
+    }
+
+    /// Says why the tokens are not in this record, if they are in a keychain that did not give them.
+    pub fn sealed(&self) -> Option<Sealed> {
+        self.keychain.as_ref()?.sealed
     }
 
     /// Returns the name to show a person: label, e-mail address or id, without control characters.

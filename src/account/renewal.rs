@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::account::freshness::{Freshness, freshness};
-use crate::account::record::{DeadReason, Record, Source};
+use crate::account::record::{DeadReason, Record, Sealed, Source};
 use crate::oauth::answer::Tokens;
 use crate::oauth::claims::Claims;
 use crate::secret::Secret;
@@ -32,6 +32,8 @@ pub enum Step<'a> {
 /// Why nothing can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop<'a> {
+    /// Its tokens are in a keychain that does not give them.
+    Sealed(Sealed),
     /// The issuer has refused the refresh token for good.
     Dead(&'a DeadReason),
     /// There is no refresh token, or not one that this ccx understands.
@@ -48,6 +50,9 @@ pub fn step<'a>(
     refused: Option<&Secret<String>>,
     now: UnixSeconds,
 ) -> Step<'a> {
+    if let Some(why) = record.sealed() {
+        return Step::Stop(Stop::Sealed(why));
+    }
     let state = freshness(record.expires_at, now);
     let is_refused = refused == Some(&record.access_token);
     // A clock that was set back must not keep an account from being renewed for as long.

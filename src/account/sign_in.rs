@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::account::import::ImportError;
-use crate::account::record::DeadReason;
+use crate::account::record::{DeadReason, Record, Sealed};
 use crate::account::select::SelectError;
 use crate::account::store::StoreError;
 use crate::error::{Kind, Report};
@@ -34,6 +34,14 @@ pub enum SignInError {
         account: String,
         /// Why.
         reason: DeadReason,
+    },
+    /// The tokens are in a keychain that does not give them.
+    #[error("the tokens of {account} are in the system's keychain, and {why}")]
+    Sealed {
+        /// Which account.
+        account: String,
+        /// Why they cannot be had.
+        why: Sealed,
     },
     /// The access token has ended, or is refused, and there is nothing to renew it with.
     #[error("the sign-in of {account} has ended and cannot be renewed")]
@@ -110,6 +118,21 @@ impl SignInError {
         )
     }
 
+    /// Says why the tokens of `record` cannot be had, if they cannot.
+    ///
+    /// # Errors
+    ///
+    /// They are in a keychain that does not give them.
+    pub fn check_sealed(record: &Record) -> Result<(), Self> {
+        match record.sealed() {
+            Some(why) => Err(Self::Sealed {
+                account: record.name(),
+                why,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Returns what kind of trouble this is for a command that fails by it.
     pub const fn kind(&self) -> Kind {
         match self {
@@ -138,6 +161,15 @@ impl SignInError {
             | Self::Refused { .. }
             | Self::NoRefreshToken { .. }
             | Self::StillRefused { .. } => "run `ccx login`".into(),
+            Self::Sealed { why, .. } => match why {
+                Sealed::Locked => "unlock the keychain, then try again",
+                Sealed::Absent => {
+                    "start ccx in the desktop session that has the keychain, or sign in once more here"
+                }
+                Sealed::Gone => "sign in once more: run `ccx login`",
+                Sealed::Failed => "look at the keychain, then try again; nothing was lost",
+            }
+            .into(),
             Self::ImportUnreadable { source, .. } => {
                 source.mend().unwrap_or("run `ccx login`").into()
             }

@@ -3,17 +3,24 @@
 //! Read, change and write happen under one lock, and a write replaces the file whole: a power cut leaves the
 //! old store or the new one. A store that cannot be read is never written over: a damaged one is set aside
 //! under another name and reported, one of a newer ccx is left alone. Knows nothing of tokens' meaning.
+//!
+//! The tokens may lie in the system's keychain instead ([`Store::keep_in`], `vault`); where the keychain does not take
+//! them they stay in the file. Callers see the same records either way.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::account::record::Record;
+use crate::account::keychain::{self, Keychain, KeychainError};
+use crate::account::record::{Kept, Record, Sealed};
+use crate::account::vault::{Vault, same_tokens, without_tokens};
+use crate::config::Secrets;
 use crate::files::atomic::{self, WriteError};
 use crate::files::directory::{self, DirectoryError};
 use crate::files::lock::{Lock, LockError};
@@ -24,6 +31,9 @@ pub const VERSION: u64 = 1;
 
 /// How long to wait for somebody who reads, changes and writes: a matter of milliseconds.
 const STORE_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a reader looks again whose tokens were replaced while it read.
+const READS: usize = 5;
 
 /// Why the store was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +101,12 @@ pub struct Accounts {
     /// In the order they were added.
     #[serde(default)]
     pub accounts: Vec<Record>,
+    /// `keychain` where new tokens go there; whatever else, they stay here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secrets: Option<String>,
+    /// Entries of the keychain that no account uses any more and that may still be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    litter: Vec<String>,
     /// Fields of a newer ccx of the same format; written back as they came.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -102,9 +118,47 @@ impl Default for Accounts {
             version: VERSION,
             active: None,
             accounts: Vec::new(),
+            secrets: None,
+            litter: Vec::new(),
             unknown: Map::new(),
         }
     }
+}
+
+impl Accounts {
+    fn place(&self) -> Secrets {
+        match self.secrets.as_deref().map(str::parse) {
+            Some(Ok(Secrets::Keychain)) => Secrets::Keychain,
+            _ => Secrets::File,
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<&Record> {
+        self.accounts.iter().find(|account| account.id == id)
+    }
+
+    /// What the store says of the tokens that are in the keychain.
+    fn kept(&self) -> impl Iterator<Item = &Kept> {
+        self.accounts
+            .iter()
+            .filter_map(|account| account.keychain.as_ref())
+    }
+}
+
+/// Tokens that are not where the person wants them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unmoved {
+    /// The keychain does not take them: they are in the file.
+    #[error("tokens are kept in the account store: {0}")]
+    InFile(KeychainError),
+    /// The keychain does not give them: they are in it.
+    #[error("the tokens of {account} stay in the keychain: {why}")]
+    InKeychain {
+        /// The first such account.
+        account: String,
+        /// Why.
+        why: Sealed,
+    },
 }
 
 /// A handle on the store. Holds nothing open; any number of handles and processes may work at once.
@@ -113,6 +167,7 @@ pub struct Store {
     path: PathBuf,
     lock: PathBuf,
     locks: PathBuf,
+    vault: Vault,
 }
 
 impl Store {
@@ -126,11 +181,22 @@ impl Store {
     ///
     /// A directory cannot be made, or belongs to somebody else.
     pub fn open(places: &Places) -> Result<Self, StoreError> {
+        Self::open_with(places, Arc::new(keychain::System::default()))
+    }
+
+    /// As [`Self::open`], with `keychain` for the system's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_with(places: &Places, keychain: Arc<dyn Keychain>) -> Result<Self, StoreError> {
         let locks = places.state.join("locks");
         directory::ensure_private(&places.state)?;
         directory::ensure_private(&locks)?;
+        let path = places.state.join("accounts.json");
         Ok(Self {
-            path: places.state.join("accounts.json"),
+            vault: Vault::new(keychain, &path),
+            path,
             lock: locks.join("accounts.lock"),
             locks,
         })
@@ -141,12 +207,39 @@ impl Store {
         &self.path
     }
 
-    /// Reads everything.
+    /// Reads everything, the tokens in the keychain included, which may ask the person to unlock it. Of an account
+    /// whose tokens cannot be had it says why ([`Record::sealed`]).
     ///
     /// # Errors
     ///
     /// The file cannot be read, is of a newer ccx, or is damaged: then it has been set aside.
     pub fn read(&self) -> Result<Accounts, StoreError> {
+        let mut accounts = self.outline()?;
+        for _ in 0..READS {
+            let file = accounts.clone();
+            self.open_all(&mut accounts);
+            if accounts
+                .kept()
+                .all(|kept| kept.sealed != Some(Sealed::Gone))
+            {
+                break;
+            }
+            // Somebody may have written others between our two looks.
+            let now = self.outline()?;
+            if now == file {
+                break;
+            }
+            accounts = now;
+        }
+        Ok(accounts)
+    }
+
+    /// Reads everything but tokens in the keychain: for whoever only wants to know which accounts there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn outline(&self) -> Result<Accounts, StoreError> {
         match self.parse()? {
             Parsed::Accounts(accounts) => Ok(accounts),
             Parsed::Damaged { .. } => {
@@ -269,19 +362,154 @@ impl Store {
     ///
     /// As [`Self::read`], or the new store cannot be written: then the old one is still there.
     pub fn change<T>(&self, edit: impl FnOnce(&mut Accounts) -> T) -> Result<T, StoreError> {
-        let _lock = self.exclusive()?;
-        let before = self.read_locked()?;
-        let mut after = before.clone();
-        let result = edit(&mut after);
-        if after != before {
-            // Whoever left something staged has died: a living writer would hold the lock.
-            atomic::sweep(&self.path);
-            let mut bytes = serde_json::to_vec_pretty(&after)
-                .expect("a store is plain values with string keys, which always serialise");
-            bytes.push(b'\n');
-            atomic::write(&self.path, &bytes, 0o600)?;
+        let (result, trouble) = self.rewrite(None, edit)?;
+        if let Some(error) = trouble {
+            tracing::warn!(%error, "tokens kept in the account store");
         }
         Ok(result)
+    }
+
+    /// Has tokens kept where `secrets` says, from now on and those that are there already. Returns what is not where
+    /// it should be: a keychain that cannot be used now is no reason to lose a sign-in. Costs one look at the file
+    /// where all is as it should be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    pub fn keep_in(&self, secrets: Secrets) -> Result<Option<Unmoved>, StoreError> {
+        let is_there = |account: &Record| match (&account.keychain, secrets) {
+            (Some(_), place) => place == Secrets::Keychain,
+            (None, Secrets::File) => true,
+            (None, Secrets::Keychain) => account.access_token.expose().is_empty(),
+        };
+        let now = self.outline()?;
+        if now.place() == secrets && now.litter.is_empty() && now.accounts.iter().all(is_there) {
+            return Ok(None);
+        }
+        let (left, trouble) = self.rewrite(Some(secrets), |accounts| {
+            accounts.accounts.iter().find_map(|account| {
+                let why = account.sealed().filter(|_| secrets == Secrets::File)?;
+                let account = account.name();
+                Some(Unmoved::InKeychain { account, why })
+            })
+        })?;
+        Ok(trouble.map(Unmoved::InFile).or(left))
+    }
+
+    /// Changes the store, and moves all tokens to `place` if one is given; otherwise they stay where they are, and new
+    /// ones go where the store says. Returns also why the keychain did not take tokens.
+    fn rewrite<T>(
+        &self,
+        place: Option<Secrets>,
+        edit: impl FnOnce(&mut Accounts) -> T,
+    ) -> Result<(T, Option<KeychainError>), StoreError> {
+        if self.outline()?.kept().next().is_some() {
+            // The keychain may wait for the person: not while others wait for the lock. What it says is remembered.
+            self.read()?;
+        }
+        let _lock = self.exclusive()?;
+        let file = self.read_locked()?;
+        let mut before = file.clone();
+        self.open_all(&mut before);
+        let mut after = before.clone();
+        let result = edit(&mut after);
+        if let Some(place) = place {
+            after.secrets = (place == Secrets::Keychain).then(|| place.word().to_owned());
+        } else if after == before {
+            return Ok((result, None));
+        }
+        let trouble = self.put_away(&before, &mut after, place.is_some());
+        let used: Vec<&str> = after.kept().map(|kept| kept.entry.as_str()).collect();
+        let left = before.kept().map(|kept| &kept.entry);
+        let mut litter: Vec<String> = before.litter.iter().chain(left).cloned().collect();
+        litter.retain(|entry| !used.contains(&entry.as_str()));
+        after.litter = litter;
+        if after != file {
+            self.write(&after)?;
+        }
+        self.clean(&before, after)?;
+        Ok((result, trouble))
+    }
+
+    fn open_all(&self, accounts: &mut Accounts) {
+        for account in &mut accounts.accounts {
+            self.vault.open(account);
+        }
+    }
+
+    /// Puts the tokens of `after` where they belong, which makes of it what is written.
+    fn put_away(
+        &self,
+        before: &Accounts,
+        after: &mut Accounts,
+        is_move: bool,
+    ) -> Option<KeychainError> {
+        let mut trouble = None;
+        let place = after.place();
+        for account in &mut after.accounts {
+            let old = before.find(&account.id);
+            let kept = old.and_then(|old| old.keychain.as_ref());
+            let is_same = old.is_some_and(|old| same_tokens(old, account));
+            let stays = is_same && (!is_move || kept.is_some_and(|kept| kept.sealed.is_some()));
+            let is_kept = match (kept, place) {
+                (Some(_), _) if stays => kept.cloned(),
+                (Some(_), Secrets::Keychain) if is_same => kept.cloned(),
+                (None, _) if stays => None,
+                (_, Secrets::File) => None,
+                (_, Secrets::Keychain) if account.access_token.expose().is_empty() => None,
+                (_, Secrets::Keychain) => match self.vault.stow(account, kept) {
+                    Ok(kept) => Some(kept),
+                    Err(error) => {
+                        trouble = Some(error);
+                        None
+                    }
+                },
+            };
+            match is_kept {
+                Some(mut kept) => {
+                    kept.sealed = None;
+                    *account = without_tokens(account, kept);
+                }
+                None => account.keychain = None,
+            }
+        }
+        trouble
+    }
+
+    fn write(&self, accounts: &Accounts) -> Result<(), WriteError> {
+        // Whoever left something staged has died: a living writer would hold the lock.
+        atomic::sweep(&self.path);
+        let mut bytes = serde_json::to_vec_pretty(accounts)
+            .expect("a store is plain values with string keys, which always serialise");
+        bytes.push(b'\n');
+        atomic::write(&self.path, &bytes, 0o600)
+    }
+
+    /// Empties what the written store no longer names. What the keychain does not let go of stays noted there.
+    fn clean(&self, before: &Accounts, mut written: Accounts) -> Result<(), WriteError> {
+        for old in before.kept() {
+            let replaced = written
+                .kept()
+                .any(|kept| kept.entry == old.entry && kept.slot != old.slot);
+            if replaced && let Err(error) = self.vault.forget(old) {
+                // The next tokens of this account are written over them.
+                tracing::warn!(%error, "old tokens not removed from the keychain");
+            }
+        }
+        let before = written.litter.len();
+        written
+            .litter
+            .retain(|entry| match self.vault.forget_entry(entry) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "tokens not removed from the keychain");
+                    true
+                }
+            });
+        match written.litter.len() == before {
+            true => Ok(()),
+            false => self.write(&written),
+        }
     }
 
     /// Takes the lock under which the tokens of one account are renewed; waits at most `wait`.

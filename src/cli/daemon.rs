@@ -42,6 +42,7 @@ pub fn run(environment: &Environment, port: Option<u16>) -> Result<u8, Report> {
     let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
         .context("could not open the log")
         .map_err(|error| Report::new(Kind::Internal, error))?;
+    setup.settle_secrets()?;
     let account = sign_in::require_account(&setup, environment, None)?;
     let key_file = setup.places.state.join("daemon.key");
     let secret = key(&key_file)?;

@@ -137,6 +137,7 @@ fn with_proxy(
     let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
         .context("could not open the log")
         .map_err(internal)?;
+    setup.settle_secrets()?;
     let account = sign_in::require_account(&setup, environment, words.account.as_deref())?;
     private::sweep(&setup.places.run);
 

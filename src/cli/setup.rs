@@ -9,12 +9,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::account::broker::{Broker, Clock};
+use crate::account::sign_in::SignInError;
 use crate::account::store::Store;
 use crate::catalogue::list::Catalogue;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::environment::Environment;
 use crate::cli::host::Parts;
 use crate::cli::login;
+use crate::cli::ui;
 use crate::config::Config;
 use crate::error::{Kind, Report};
 use crate::files::directory;
@@ -67,6 +69,22 @@ impl Setup {
             endpoints,
             store,
         })
+    }
+
+    /// Has tokens kept where the person wants them, and says in one line on stderr where that cannot be.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read or written.
+    pub fn settle_secrets(&self) -> Result<(), Report> {
+        let unmoved = self
+            .store
+            .keep_in(self.config.secrets)
+            .map_err(|error| SignInError::from(error).report())?;
+        if let Some(unmoved) = unmoved {
+            ui::note(&format!("ccx: {unmoved}"));
+        }
+        Ok(())
     }
 
     /// Makes a shelf that holds the built-in list of models.

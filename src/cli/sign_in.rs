@@ -51,14 +51,16 @@ fn chosen(setup: &Setup, wanted: Option<&str>) -> Result<Record, SignInError> {
     let kept = store
         .read()
         .map_err(|error| SignInError::Store(error.into()))?;
-    select(&kept.accounts, kept.active.as_deref(), wanted)
+    let record = select(&kept.accounts, kept.active.as_deref(), wanted)
         .cloned()
         .map_err(|error| match error {
             SelectError::Empty => SignInError::NoAccount {
                 set_aside: store.set_aside().pop(),
             },
             error => SignInError::Select(error),
-        })
+        })?;
+    SignInError::check_sealed(&record)?;
+    Ok(record)
 }
 
 /// What the issuer will not renew is of use as long as its access token.
