@@ -15,6 +15,9 @@ use crate::proxy::entry::now;
 use crate::settings::merge;
 use crate::settings::overlay::OverlayModels;
 
+/// Names the model that a session of the client starts with.
+const VARIABLE: &str = "ANTHROPIC_MODEL";
+
 /// How long the first launch of an account waits for upstream's list of models. Later ones start with the
 /// stored list and renew it meanwhile.
 const FIRST_LIST: Duration = Duration::from_secs(2);
@@ -28,8 +31,9 @@ pub fn wait_for_list(shelf: &Shelf) {
     }
 }
 
-/// Returns the model that the user has chosen: by argument, by variable, in the `user`'s own `--settings`, in the
-/// client's user settings, in the client's order. Theirs stays.
+/// Returns the model that the user has chosen, in the client's order: by argument, by variable (which settings may
+/// set too, and then outrank the process), in the `user`'s own `--settings`, in the client's user settings. Theirs
+/// stays.
 ///
 /// Only looks: a file that does not parse chooses nothing, and is the client's to complain about.
 pub fn chosen(
@@ -38,12 +42,17 @@ pub fn chosen(
     environment: &Environment,
 ) -> Option<String> {
     let text = |name: &OsStr| name.to_string_lossy().into_owned();
-    let of = |settings: &Map<String, Value>| Some(settings.get("model")?.as_str()?.to_owned());
-    merge::model(arguments)
-        .or_else(|| environment.get("ANTHROPIC_MODEL"))
-        .map(text)
-        .or_else(|| user.and_then(of))
-        .or_else(|| client_settings(environment).as_ref().and_then(of))
+    if let Some(name) = merge::model(arguments) {
+        return Some(text(name));
+    }
+    let client = client_settings(environment);
+    let layers = || user.into_iter().chain(&client);
+    let named = |value: Option<&Value>| Some(value?.as_str()?.to_owned());
+    let by_variable = layers().find_map(|settings| named(settings.get("env")?.get(VARIABLE)));
+    by_variable
+        .filter(|name| !name.is_empty())
+        .or_else(|| environment.get(VARIABLE).map(text))
+        .or_else(|| layers().find_map(|settings| named(settings.get("model"))))
 }
 
 /// Reads the client's user settings.
@@ -109,6 +118,9 @@ mod tests {
         assert_eq!(chosen(&[], user, &environment), "by-settings");
         environment.set("ANTHROPIC_MODEL", "by-variable");
         assert_eq!(chosen(&[], user, &environment), "by-variable");
+        let text = r#"{"model":"by-file","env":{"ANTHROPIC_MODEL":"by-file-variable"}}"#;
+        fs::write(directory.join("settings.json"), text).unwrap();
+        assert_eq!(chosen(&[], user, &environment), "by-file-variable");
         assert_eq!(chosen(&words, user, &environment), "by-word");
     }
 
