@@ -140,7 +140,7 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: UnboundedRec
     service.broker.settle().await;
 }
 
-/// Opens the connection upstream and renews the list of models while the client is still starting.
+/// Opens the connection upstream, renews the list of models and asks what is left of the plan while the client is still starting.
 async fn warm(service: Arc<Service>) {
     let credentials = match service.broker.credentials(service.account.as_deref()).await {
         Ok(credentials) => credentials,
@@ -152,4 +152,5 @@ async fn warm(service: Arc<Service>) {
     service.client.warm(&credentials).await;
     let now = crate::proxy::entry::now();
     service.shelf.keep_fresh(&service.client, &credentials, now);
+    service.gauges.ask(&service.client, &credentials).await;
 }

@@ -12,14 +12,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::account::credentials::Credentials;
 use crate::files::atomic::{self, WriteError};
 use crate::files::lock::{Lock, LockError};
 use crate::files::places::Places;
 use crate::ledger::{Entry, Outcome};
-use crate::proxy::readings::{Fault, Readings, Turn};
+use crate::proxy::entry::now;
+use crate::proxy::readings::{Claim, Fault, Readings, Turn};
 use crate::time::UnixSeconds;
+use crate::upstream::http::Client;
 use crate::upstream::limits::Limits;
 use crate::upstream::quota::Quota;
+use crate::upstream::usage;
 
 /// The shortest time between two writes.
 const SPACING: Duration = Duration::from_secs(1);
@@ -123,6 +127,28 @@ impl Gauges {
     pub fn note(&self, account: &str, limits: &Limits, now: UnixSeconds) {
         let quota = Quota::from_limits(limits, now);
         self.noted(LAZY, |readings| readings.note_quota(account, quota));
+    }
+
+    /// Asks upstream what is left of the account's plan, unless that was asked less than a minute ago, by whichever
+    /// process. What cannot be asked stays as it was.
+    pub async fn ask(&self, client: &Client, credentials: &Credentials) {
+        let files = self.files.clone();
+        let account = credentials.account.clone();
+        let asked_at = now();
+        let claimed = tokio::task::spawn_blocking(move || {
+            files.change(|readings| readings.claim(&account, asked_at))
+        });
+        if !matches!(claimed.await, Ok(Ok(Claim::Granted { .. }))) {
+            return;
+        }
+        match usage::ask(client, credentials, asked_at).await {
+            Ok(quota) => self.noted(Duration::ZERO, |readings| {
+                readings.note_quota(&credentials.account, quota);
+            }),
+            Err(error) => {
+                tracing::warn!(why = %error, "upstream does not tell what is left of the plan");
+            }
+        }
     }
 
     /// Notes how a request ended.

@@ -28,6 +28,7 @@ use crate::translate::request::{Target, translate};
 use crate::translate::stream::{Setup, Step};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
+use crate::upstream::limits::{self, Limits};
 use crate::upstream::retry;
 use crate::wire::envelope::ErrorKind;
 use crate::wire::messages;
@@ -268,6 +269,11 @@ async fn gather(mut answer: Answer, fold: &mut Fold, entry: &mut OpenEntry) -> R
             what: "an event longer than any that upstream sends".into(),
         })?;
         while let Some(frame) = decoder.next_frame() {
+            if frame.event == limits::EVENT
+                && let Some(limits) = Limits::from_event(frame.data)
+            {
+                entry.note_limits(&limits);
+            }
             match fold.feed(frame) {
                 Step::Continue => {}
                 Step::Finished => {

@@ -21,6 +21,7 @@ use crate::translate::reasoning::Origin;
 use crate::translate::stream::{Machine, Setup, Step};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
+use crate::upstream::limits::{self, Limits};
 
 /// Silence after which the client is sent a `ping`. It gives up after 300 s; people look sooner.
 const PING_AFTER: Duration = Duration::from_secs(9);
@@ -71,6 +72,8 @@ pub struct Begun {
     out: Vec<u8>,
     /// What the client was told, if it has failed behind its first content already.
     failed: Option<reply::Reply>,
+    /// What upstream said of the account's limits within the stream, until it is noted.
+    limits: Option<Box<Limits>>,
 }
 
 /// Asks upstream until an answer has begun. Until then a failure can still become a status.
@@ -129,6 +132,7 @@ impl Begun {
             machine,
             out: Vec::with_capacity(1024),
             failed: None,
+            limits: None,
         }
     }
 
@@ -140,6 +144,9 @@ impl Begun {
             });
         }
         while let Some(frame) = self.decoder.next_frame() {
+            if frame.event == limits::EVENT {
+                self.limits = Limits::from_event(frame.data).map(Box::new);
+            }
             match self.machine.feed(frame, &mut self.out) {
                 Step::Continue => {}
                 Step::Finished => {
@@ -221,6 +228,9 @@ impl Pipe {
         if is_committed {
             entry.note(|entry, age| entry.first_content = Some(age));
         }
+        if let Some(limits) = &begun.limits {
+            entry.note_limits(limits);
+        }
         Self {
             begun,
             source: Source::Live,
@@ -282,6 +292,9 @@ impl Pipe {
         };
         if let Some(failure) = failure {
             self.on_failure(failure);
+        }
+        if let Some(limits) = self.begun.limits.take() {
+            self.entry.note_limits(&limits);
         }
         if self.begun.machine.is_committed() {
             self.commit();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::record::printable;
 use crate::time::UnixSeconds;
-use crate::upstream::quota::Quota;
+use crate::upstream::quota::{Quota, may_ask};
 
 /// The format that this ccx writes.
 const VERSION: u64 = 1;
@@ -78,6 +78,18 @@ pub struct Turn {
     /// Of these, read from upstream's cache.
     #[serde(default)]
     pub cached_tokens: u64,
+}
+
+/// Whether upstream's usage endpoint may be asked about an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// By whoever holds this, once.
+    Granted {
+        /// When it was asked before.
+        before: Option<UnixSeconds>,
+    },
+    /// It was asked a moment ago.
+    TooSoon,
 }
 
 impl Default for Readings {
@@ -156,6 +168,17 @@ impl Readings {
         for (session, turn) in &other.sessions {
             self.note_turn(session, turn.clone());
         }
+    }
+
+    /// Takes the right to ask about an account at `now`. Taken before asking, so that two do not ask at once.
+    pub fn claim(&mut self, account: &str, now: UnixSeconds) -> Claim {
+        let reading = self.accounts.entry(account.to_owned()).or_default();
+        let before = reading.asked_at;
+        if !may_ask(before, now) {
+            return Claim::TooSoon;
+        }
+        reading.asked_at = Some(now);
+        Claim::Granted { before }
     }
 
     /// Notes the last turn of a session, if it is the last.

@@ -20,6 +20,16 @@ const ROUNDING: u64 = 120;
 
 const HOUR: u64 = 3600;
 
+/// Upstream may be asked about the same account no more often than this (contract chatgpt-codex §9.2).
+pub const SPACING: Duration = Duration::from_secs(60);
+
+/// Says whether an account that was asked about at `asked_at` may be asked about again at `now`.
+///
+/// A moment in the future was written under another clock and holds nobody up.
+pub fn may_ask(asked_at: Option<UnixSeconds>, now: UnixSeconds) -> bool {
+    asked_at.is_none_or(|asked| asked > now || asked.plus(SPACING) <= now)
+}
+
 /// How much of a plan is left, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
@@ -663,5 +673,24 @@ mod tests {
         let quota = Quota::from_usage(weekly, NOW).unwrap();
         let text = serde_json::to_string(&quota).unwrap();
         assert_eq!(serde_json::from_str::<Quota>(&text).unwrap(), quota);
+    }
+
+    #[test]
+    fn a_minute_lies_between_two_questions() {
+        let now = UnixSeconds(1000);
+        for (asked_at, expected) in [
+            (None, true),
+            (Some(1000), false),
+            (Some(941), false),
+            (Some(940), true),
+            (Some(0), true),
+            (Some(1001), true),
+        ] {
+            assert_eq!(
+                may_ask(asked_at.map(UnixSeconds), now),
+                expected,
+                "{asked_at:?}"
+            );
+        }
     }
 }
