@@ -90,9 +90,10 @@ fn say(text: &str) {
     out.flush().unwrap();
 }
 
-/// The signals that this process blocks and ignores.
+/// The signals that this thread blocks and the process ignores. The test harness's own thread may still be in
+/// the middle of starting this one, with everything blocked.
 fn masks() -> Vec<String> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     status
         .lines()
         .filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"))
