@@ -29,6 +29,9 @@ use crate::files::places::Places;
 /// The format this ccx writes. A newer one is refused, since rewriting it could lose what it means.
 pub const VERSION: u64 = 1;
 
+/// Its name below the state directory.
+const FILE: &str = "accounts.json";
+
 /// How long to wait for somebody who reads, changes and writes: a matter of milliseconds.
 const STORE_WAIT: Duration = Duration::from_secs(10);
 
@@ -193,13 +196,23 @@ impl Store {
         let locks = places.state.join("locks");
         directory::ensure_private(&places.state)?;
         directory::ensure_private(&locks)?;
-        let path = places.state.join("accounts.json");
+        let path = places.state.join(FILE);
         Ok(Self {
             vault: Vault::new(keychain, &path),
             path,
             lock: locks.join("accounts.lock"),
             locks,
         })
+    }
+
+    /// Reads everything without making, locking or setting aside anything: for whoever only wants to show it.
+    /// Nothing when there is no store or it cannot be read.
+    pub fn peek(places: &Places) -> Accounts {
+        let text = fs::read(places.state.join(FILE)).unwrap_or_default();
+        serde_json::from_slice::<Accounts>(&text)
+            .ok()
+            .filter(|accounts| accounts.version <= VERSION)
+            .unwrap_or_default()
     }
 
     /// Returns the path of the file.

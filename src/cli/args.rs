@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::cli::accounts::AccountsWords;
+use crate::cli::quota::QuotaWords;
+use crate::cli::statusline::StatuslineWords;
 use crate::config::{self, Overrides, UnknownWord};
 
 /// What was typed.
@@ -69,12 +72,8 @@ pub enum UsageError {
 }
 
 /// Words that are ours as the first argument, but have no command yet.
-const RESERVED: [&str; 11] = [
-    "logout",
-    "accounts",
-    "use",
+const RESERVED: [&str; 7] = [
     "models",
-    "quota",
     "config",
     "doctor",
     "restore",
@@ -101,6 +100,28 @@ pub enum Own {
         #[arg(long)]
         json: bool,
     },
+    /// Show how much of the plan is left
+    Quota(QuotaWords),
+    /// List the accounts, or change one
+    Accounts(AccountsWords),
+    /// Choose the account that is used when none is named
+    Use {
+        /// The account: label, e-mail address, id or the beginning of one
+        name: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign out of an account: revoke its sign-in and forget it
+    Logout {
+        /// The account (default: the active one)
+        name: Option<String>,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a line about account and plan, for Claude Code's statusLine
+    Statusline(StatuslineWords),
     /// Run the proxy without a client
     Daemon {
         /// What the daemon should do
@@ -182,14 +203,13 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),
-        "login" | "status" | "daemon" | "demo" => {
+        "login" | "status" | "daemon" | "demo" | "quota" | "accounts" | "use" | "logout"
+        | "statusline" => {
             let program = OsStr::new("ccx");
             let line = std::iter::once(program).chain(words.iter().map(OsString::as_os_str));
             Ok(Words::Own(Line::try_parse_from(line)?.own))
         }
-        reserved if RESERVED.contains(&reserved) || reserved == "statusline" => {
-            Err(UsageError::Reserved(reserved.to_owned()))
-        }
+        reserved if RESERVED.contains(&reserved) => Err(UsageError::Reserved(reserved.to_owned())),
         _ => launch(words),
     }
 }
@@ -260,7 +280,7 @@ pub fn help() -> String {
     for command in Line::command().get_subcommands() {
         let about = command.get_about().map(ToString::to_string);
         commands.push_str(&format!(
-            "  {:<9} {}\n",
+            "  {:<11} {}\n",
             command.get_name(),
             about.unwrap_or_default()
         ));
@@ -421,7 +441,10 @@ mod tests {
             &["--ccx-nonsense"][..],
             &["--account"],
             &["doctor"],
-            &["statusline"],
+            &["statusline", "--nonsense"],
+            &["use"],
+            &["quota", "x", "--all"],
+            &["accounts", "rename", "x"],
             &["login", "--import", "--headless"],
             &["login", "--import-seed", "--label", "x"],
             &["login", "--label", " "],

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
 use crate::cli::setup::VERSION;
+use crate::cli::{accounts, activate, logout, quota, statusline};
 use crate::cli::{daemon, demo, launch, login, status, ui};
 use crate::error::{Kind, Report};
 use crate::terminal::leader;
@@ -38,6 +39,11 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         }
         Words::Own(Own::Login(words)) => login::login(&words, environment).map(|()| 0),
         Words::Own(Own::Status { json }) => status::status(environment, json),
+        Words::Own(Own::Quota(words)) => quota::run(environment, &words),
+        Words::Own(Own::Accounts(words)) => accounts::run(environment, &words),
+        Words::Own(Own::Use { name, json }) => activate::run(environment, &name, json),
+        Words::Own(Own::Logout { name, json }) => logout::run(environment, name.as_deref(), json),
+        Words::Own(Own::Statusline(words)) => statusline::run(environment, &words),
         Words::Own(Own::Daemon {
             verb: DaemonVerb::Run { port },
         }) => daemon::run(environment, port),

@@ -1,93 +1,200 @@
-//! `ccx status`: which accounts there are, what the families mean, and which client would run.
+//! `ccx status`: the account in use and what is left of it, what the families mean, which client would run.
+//!
+//! Shows what is known on this machine: asks nobody, changes nothing.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::account::record::Source;
+use crate::account::record::printable;
 use crate::catalogue::families::Family;
+use crate::cli::draw::{Style, ago, pad};
 use crate::cli::environment::Environment;
 use crate::cli::setup::{Setup, VERSION};
-use crate::cli::{launch, ui};
-use crate::error::{Kind, Report};
+use crate::cli::view::View;
+use crate::cli::{accounts, launch, ui, view};
+use crate::error::Report;
 use crate::proxy::entry::now;
-use crate::time::in_words;
+use crate::proxy::gauges;
+use crate::proxy::readings::{Readings, Turn};
+use crate::settings::private;
+use crate::time::UnixSeconds;
 
-/// Prints the state. Changes nothing and asks nobody.
+const FAMILIES: [(&str, Family); 4] = [
+    ("opus", Family::Opus),
+    ("sonnet", Family::Sonnet),
+    ("haiku", Family::Haiku),
+    ("fable", Family::Fable),
+];
+
+/// Columns of the names in front of the lines.
+const NAMES: usize = 10;
+
+/// Everything that is shown.
+struct Status<'a> {
+    views: &'a [View<'a>],
+    readings: &'a Readings,
+    models: Vec<(&'static str, String)>,
+    client: Option<String>,
+    sessions: usize,
+    state: String,
+    now: UnixSeconds,
+}
+
+/// Prints the state.
 pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
     let setup = Setup::new(environment)?;
-    let accounts = setup
-        .store
-        .accounts()
-        .map_err(|error| Report::new(Kind::SignIn, error))?;
-    let active = setup
-        .store
-        .active()
-        .map_err(|error| Report::new(Kind::SignIn, error))?;
+    let now = now();
+    let kept = accounts::read(&setup)?;
+    let readings = gauges::load(&setup.places);
+    let views = view::all(&kept, &readings, now);
     let shelf = setup.shelf();
-    if let Some(id) = &active {
-        shelf.adopt(id);
+    if let Some(view) = views.iter().find(|view| view.is_active) {
+        shelf.adopt(&view.record.id);
     }
     let catalogue = shelf.current();
     let families = setup.config.models();
-    let client = launch::find_client(environment);
-    let family = |family| {
+    let model = |family| {
         let model = families.target(&catalogue, family);
-        model.map_or("-", |model| model.slug.as_str())
+        model.map_or_else(|| "-".to_owned(), |model| model.slug.clone())
     };
-    let rows: Vec<Value> = accounts
-        .iter()
-        .map(|account| {
-            let left = account.expires_at.map(|end| end.since(now()));
-            let token = match (&account.dead, left) {
-                (Some(death), _) => format!("unusable: {}", death.reason),
-                (None, None) => "valid".to_owned(),
-                (None, Some(left)) if left.is_zero() => match account.source {
-                    Source::Own => "expired, renewed on use".to_owned(),
-                    _ => "expired; run `codex` once so that it renews its login".to_owned(),
-                },
-                (None, Some(left)) => format!("valid for {}", in_words(left)),
-            };
-            let is_active = active.as_ref() == Some(&account.id);
-            json!({"name": account.name(), "plan": account.plan, "token": token, "active": is_active})
-        })
-        .collect();
-    let names = [
-        ("opus", Family::Opus),
-        ("sonnet", Family::Sonnet),
-        ("haiku", Family::Haiku),
-        ("fable", Family::Fable),
-    ];
-    if as_json {
-        let models: serde_json::Map<String, Value> = names
+    let client = launch::find_client(environment).ok();
+    let status = Status {
+        views: &views,
+        readings: &readings,
+        models: FAMILIES.map(|(name, of)| (name, model(of))).to_vec(),
+        client: client.map(|path| path.display().to_string()),
+        sessions: private::running(&setup.places.run),
+        state: setup.places.state.display().to_string(),
+        now,
+    };
+    ui::result(&if as_json {
+        format!("{:#}\n", status.json())
+    } else {
+        status.text(&ui::style(environment))
+    });
+    Ok(0)
+}
+
+impl Status<'_> {
+    fn active(&self) -> Option<&View<'_>> {
+        self.views.iter().find(|view| view.is_active)
+    }
+
+    /// The last turn on the active account, of whichever session.
+    fn last_turn(&self) -> Option<&Turn> {
+        let id = &self.active()?.record.id;
+        let turns = self.readings.sessions.values();
+        turns
+            .filter(|turn| turn.account == *id)
+            .max_by_key(|turn| turn.at)
+    }
+
+    fn json(&self) -> Value {
+        let rows: Vec<Value> = self.views.iter().map(View::json).collect();
+        let models: Map<String, Value> = self
+            .models
             .iter()
-            .map(|(name, of)| ((*name).to_owned(), family(*of).into()))
+            .map(|(name, model)| ((*name).to_owned(), model.clone().into()))
             .collect();
-        let state = json!({
+        let turn = self.last_turn().map(|turn| {
+            json!({"at": turn.at, "model": turn.true_model(), "asked_model": turn.model,
+                "input_tokens": turn.input_tokens, "cached_tokens": turn.cached_tokens})
+        });
+        json!({
             "version": VERSION,
             "accounts": rows,
+            "last_turn": turn,
+            "sessions": self.sessions,
+            "lease": null,
             "models": models,
-            "client": client.as_ref().ok().map(|path| path.display().to_string()),
-            "state": setup.places.state.display().to_string(),
-        });
-        ui::result(&format!("{state:#}\n"));
-        return Ok(0);
+            "client": self.client,
+            "state": self.state,
+        })
     }
-    let mut text = format!("ccx {VERSION}\n");
-    if rows.is_empty() {
-        text.push_str("accounts  none; `ccx login --import` takes over the Codex CLI's login\n");
+
+    fn text(&self, style: &Style) -> String {
+        let mut lines = vec![format!("ccx {VERSION}")];
+        let mut line = |name: &str, words: &str| {
+            let text = format!("{} {words}", pad(name, NAMES));
+            lines.push(style.fit(&text, style.width));
+        };
+        match self.active() {
+            Some(view) => {
+                line("account", &view.title());
+                line("state", &view.state_in_words());
+                let quota = view.quota_lines(style, NAMES);
+                let is_known = !quota.is_empty();
+                // They keep to the width themselves, and may hold colours.
+                lines.extend(quota);
+                let mut line = |name: &str, words: &str| {
+                    let text = format!("{} {words}", pad(name, NAMES));
+                    lines.push(style.fit(&text, style.width));
+                };
+                match &view.reading.quota {
+                    Some(quota) if is_known => line("read", &ago(quota.at, self.now)),
+                    _ => line("left", "not known yet; `ccx quota` asks"),
+                }
+                if let Some(turn) = self.last_turn() {
+                    line("last turn", &self.turn_in_words(turn));
+                }
+                if let Some(fault) = &view.reading.last_error {
+                    let (status, when) = (fault.status, ago(fault.at, self.now));
+                    line("last error", &format!("{when}: {status} {}", fault.message));
+                }
+            }
+            None if self.views.is_empty() => {
+                line(
+                    "account",
+                    "none; `ccx login --import` takes over the Codex CLI's login",
+                );
+            }
+            None => line("account", "none is active; `ccx use NAME` chooses one"),
+        }
+        let mut line = |name: &str, words: &str| {
+            let text = format!("{} {words}", pad(name, NAMES));
+            lines.push(style.fit(&text, style.width));
+        };
+        for view in self.views.iter().filter(|view| !view.is_active) {
+            let words = format!(
+                "{}, {}, {}",
+                view.title(),
+                view.state_in_short(),
+                view.windows_in_short()
+            );
+            line("also", &words);
+        }
+        line(
+            "proxy",
+            &match self.sessions {
+                0 => "none runs: each session brings its own".to_owned(),
+                1 => "one session runs, with a proxy of its own".to_owned(),
+                count => format!("{count} sessions run, each with a proxy of its own"),
+            },
+        );
+        line(
+            "lease",
+            "none: Claude Code's own settings files stay as they are",
+        );
+        for (name, model) in &self.models {
+            line(name, &printable(model));
+        }
+        line("client", self.client.as_deref().unwrap_or("not found"));
+        line("files", &self.state);
+        lines.push(String::new());
+        lines.join("\n")
     }
-    for row in &rows {
-        let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
-        let (email, plan, token) = (word("name"), word("plan"), word("token"));
-        text.push_str(&format!("account   {email} ({plan}), token {token}\n"));
+
+    fn turn_in_words(&self, turn: &Turn) -> String {
+        let mut words = format!(
+            "{}, {}",
+            ago(turn.at, self.now),
+            printable(turn.true_model())
+        );
+        if turn.served.is_some() {
+            words.push_str(&format!(" in place of {}", printable(&turn.model)));
+        }
+        if let Some(percent) = turn.cache_percent() {
+            words.push_str(&format!(", {percent}% of the input from the cache"));
+        }
+        words
     }
-    for (name, of) in names {
-        text.push_str(&format!("{name:<9} {}\n", family(of)));
-    }
-    match &client {
-        Ok(path) => text.push_str(&format!("client    {}\n", path.display())),
-        Err(_) => text.push_str("client    not found\n"),
-    }
-    text.push_str(&format!("state     {}\n", setup.places.state.display()));
-    ui::result(&text);
-    Ok(0)
 }

@@ -2,6 +2,9 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
+use crate::cli::draw::{self, Style};
+use crate::cli::environment::Environment;
+
 /// Prints a result. A reader that has gone is no error of ours.
 pub fn result(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
@@ -27,4 +30,44 @@ pub fn confirm(question: &str) -> bool {
         Ok(0) | Err(_) => false,
         Ok(_) => matches!(answer.trim(), "" | "y" | "Y" | "yes" | "Yes"),
     }
+}
+
+/// Asks a question that only a typed yes answers with yes.
+pub fn insist(question: &str) -> bool {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
+}
+
+/// Returns how results may look: colours only on a terminal and without `NO_COLOR`, never wider than the terminal.
+pub fn style(environment: &Environment) -> Style {
+    let stdout = io::stdout();
+    let is_terminal = stdout.is_terminal();
+    let is_dumb = environment.text("TERM") == Some("dumb");
+    let columns = rustix::termios::tcgetwinsize(&stdout)
+        .ok()
+        .filter(|_| is_terminal)
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0);
+    Style {
+        colour: is_terminal && !is_dumb && environment.get("NO_COLOR").is_none(),
+        unicode: is_unicode(environment),
+        // Lines longer than this are no easier to read.
+        width: columns.unwrap_or(draw::COLUMNS).clamp(40, draw::COLUMNS),
+        zone: jiff::tz::TimeZone::system(),
+    }
+}
+
+/// Says whether text may hold more than ASCII: unless the locale says otherwise.
+pub fn is_unicode(environment: &Environment) -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| environment.text(name));
+    locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
 }

@@ -113,6 +113,20 @@ pub fn sweep(directory: &Path) -> usize {
         .count()
 }
 
+/// Returns how many sessions are running: files whose owner holds their lock.
+pub fn running(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter(|entry| is_ours(&entry.file_name()))
+        .filter_map(|entry| File::open(entry.path()).ok())
+        // Shared, and given back at once: it keeps no owner and no sweep waiting.
+        .filter(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        .count()
+}
+
 fn is_ours(name: &OsStr) -> bool {
     name.to_str()
         .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
@@ -201,8 +215,10 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
         assert_eq!((mode(&path), mode(&directory)), (0o600, 0o700));
         assert_eq!(sweep(&directory), 0, "its owner lives");
+        assert_eq!(running(&directory), 1);
         file.release().unwrap();
         assert!(!path.exists());
+        assert_eq!(running(&directory), 0);
 
         let path = PrivateFile::write(&directory, "{}")
             .unwrap()
