@@ -18,6 +18,7 @@ use crate::cli::ui;
 use crate::error::{Kind, Report};
 use crate::ledger::Ledger;
 use crate::log;
+use crate::settings::layers;
 use crate::settings::managed;
 use crate::settings::merge;
 use crate::settings::overlay::{self, Plan};
@@ -158,11 +159,15 @@ fn with_proxy(
     let chosen = models::chosen(&arguments, user.as_ref(), environment);
     let models = models::for_overlay(&catalogue, &families, &listed, chosen.as_deref());
     let default = models.default.filter(|_| chosen.is_none());
+    let status_line = (!has_status_line(environment))
+        .then(|| status_line_command(&launch.leader, &account.id))
+        .flatten();
     let plan = Plan {
         base_url: &format!("http://127.0.0.1:{}", host.port()),
         secret: &secret,
         models,
         default_model: default.map(|model| model.slug.as_str()),
+        status_line: status_line.as_deref(),
     };
     let file = PrivateFile::write(&setup.places.run, &overlay::overlay(&plan, user))
         .context("could not write the session's settings")
@@ -195,6 +200,28 @@ fn with_proxy(
         ending: ending?,
         ledger: Some(ledger),
     })
+}
+
+/// Says whether the user, or the project, has a status line already: theirs stays.
+fn has_status_line(environment: &Environment) -> bool {
+    let directory = environment
+        .path("CLAUDE_CONFIG_DIR")
+        .or_else(|| Some(environment.home()?.join(".claude")));
+    let start = std::env::current_dir();
+    let (Some(directory), Ok(start)) = (directory, start) else {
+        return false;
+    };
+    layers::sets(&layers::files(&directory, &start), "statusLine")
+}
+
+/// Returns our status line as a command for the client's shell; `None` when our path cannot be told in text.
+fn status_line_command(ourselves: &Path, account: &str) -> Option<String> {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let program = quoted(ourselves.to_str()?);
+    Some(format!(
+        "{program} statusline --account {}",
+        quoted(account)
+    ))
 }
 
 fn internal(error: anyhow::Error) -> Report {

@@ -73,6 +73,8 @@ pub struct Plan<'a> {
     pub models: OverlayModels<'a>,
     /// The client's `model` setting; `None` leaves the choice to the user's own settings.
     pub default_model: Option<&'a str>,
+    /// The command of the client's status line; `None` leaves it to the user's own settings.
+    pub status_line: Option<&'a str>,
 }
 
 /// Returns the text of the settings file for one session, on top of the user's own `--settings`.
@@ -94,6 +96,12 @@ fn ours(plan: &Plan<'_>) -> Map<String, Value> {
     ours.insert("env".into(), Value::Object(env(plan)));
     if let Some(model) = plan.default_model {
         ours.insert("model".into(), model.into());
+    }
+    if let Some(command) = plan.status_line {
+        ours.insert(
+            "statusLine".into(),
+            json!({ "type": "command", "command": command }),
+        );
     }
     if !plan.models.listed.is_empty() {
         let options: Vec<Value> = plan
@@ -240,6 +248,7 @@ mod tests {
                 ..OverlayModels::default()
             },
             default_model: Some("gpt-large"),
+            status_line: Some("'/b/ccx' statusline"),
         };
         assert_eq!(
             Value::Object(object(&overlay(&plan, None))),
@@ -265,6 +274,7 @@ mod tests {
                     "ANTHROPIC_DEFAULT_HAIKU_MODEL_DESCRIPTION": "258k tokens of context",
                 },
                 "model": "gpt-large",
+                "statusLine": {"type": "command", "command": "'/b/ccx' statusline"},
                 "modelPicker": {
                     "options": [
                         {
@@ -294,14 +304,16 @@ mod tests {
             secret: &secret,
             models: OverlayModels::default(),
             default_model: Some("gpt-large"),
+            status_line: Some("ours"),
         };
         let user = object(
-            r#"{"model":"theirs","hooks":{"Stop":[]},
+            r#"{"model":"theirs","hooks":{"Stop":[]},"statusLine":{"type":"command","command":"mine"},
                 "env":{"ANTHROPIC_BASE_URL":"https://else.where","HTTPS_PROXY":"http://p:1","A":"b"}}"#,
         );
         let merged = object(&overlay(&plan, Some(user)));
         assert_eq!(merged["model"], "theirs");
         assert_eq!(merged["hooks"], json!({"Stop": []}));
+        assert_eq!(merged["statusLine"]["command"], "mine");
         assert_eq!(merged["env"]["ANTHROPIC_BASE_URL"], "http://127.0.0.1:1");
         assert_eq!(merged["env"]["A"], "b");
         assert_eq!(merged["env"]["NO_PROXY"], "127.0.0.1");
