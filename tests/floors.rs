@@ -104,6 +104,7 @@ const NARROW: &[(&str, &[&str])] = &[
         &[
             "account",
             "catalogue",
+            "config",
             "oauth",
             "files",
             "error",
