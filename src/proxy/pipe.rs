@@ -32,6 +32,12 @@ pub const UPSTREAM_IDLE: Duration = Duration::from_secs(300);
 /// Events are gathered up to here before the client is sent a piece.
 const PIECE_BYTES: usize = 32 * 1024;
 
+/// How often in a row upstream must have had nothing more before what was gathered goes out.
+///
+/// Upstream's connection is a task of its own and hands over one chunk at a time, although its last read may have
+/// brought many. It gets a turn between two polls of ours. Two, because the client's connection polls twice in a turn.
+const EMPTY_POLLS: u32 = 2;
+
 /// How long a beginning is waited for before the response's head goes out without it.
 ///
 /// Failures that upstream reports inside a stream come at its very start; while none of the head was
@@ -202,6 +208,10 @@ pub struct Pipe {
     tick: Pin<Box<Sleep>>,
     last_in: Instant,
     last_out: Instant,
+    /// Whether the first content was given out.
+    has_sent_content: bool,
+    /// Polls in a row that brought nothing.
+    empty_polls: u32,
     is_over: bool,
 }
 
@@ -241,12 +251,15 @@ impl Pipe {
             tick: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
             last_in: now,
             last_out: now,
+            has_sent_content: false,
+            empty_polls: 0,
             is_over: false,
         }
     }
 
     /// Returns the next piece of the stream, `None` at its end.
     pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut has_gained = false;
         loop {
             let is_ended = self.begun.answer.is_none() && matches!(self.source, Source::Live);
             if is_ended || self.begun.out.len() >= PIECE_BYTES {
@@ -260,22 +273,35 @@ impl Pipe {
                 }
             };
             if step.is_ready() {
+                has_gained = true;
                 continue;
             }
-            if !self.begun.out.is_empty() {
+            if self.begun.out.is_empty() {
+                ready!(self.tick.as_mut().poll(context));
+                self.on_tick();
+            } else if self.is_gathered(has_gained) {
                 break;
+            } else {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            ready!(self.tick.as_mut().poll(context));
-            self.on_tick();
         }
         if self.begun.out.is_empty() {
             self.end();
             return Poll::Ready(None);
         }
+        self.has_sent_content = self.begun.machine.is_committed();
         self.last_out = Instant::now();
         let room = self.begun.out.len().min(PIECE_BYTES);
         let piece = std::mem::replace(&mut self.begun.out, Vec::with_capacity(room));
         Poll::Ready(Some(piece.into()))
+    }
+
+    /// Says whether what is there should go out now that upstream has nothing more for the moment.
+    fn is_gathered(&mut self, has_gained: bool) -> bool {
+        self.empty_polls = if has_gained { 0 } else { self.empty_polls + 1 };
+        // Until then nothing is waited for: the beginning goes out with the head, the first content at once.
+        !self.has_sent_content || self.empty_polls >= EMPTY_POLLS
     }
 
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<()> {
