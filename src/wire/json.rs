@@ -237,7 +237,7 @@ type Outcome<T> = Result<T, ParseError>;
 impl<'a> Reader<'a> {
     /// Starts to read `bytes`. Fails if they are not UTF-8.
     pub fn new(bytes: &'a [u8]) -> Outcome<Self> {
-        let text = std::str::from_utf8(bytes).map_err(|error| {
+        let text = simdutf8::compat::from_utf8(bytes).map_err(|error| {
             ParseError::new(Problem::NotUtf8 {
                 offset: error.valid_up_to(),
             })

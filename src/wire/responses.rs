@@ -335,6 +335,25 @@ impl<'a> Terminal<'a> {
         #[derive(Deserialize)]
         struct Event<'a> {
             #[serde(borrow)]
+            response: Option<Terminal<'a>>,
+            #[serde(borrow)]
+            error: Option<&'a RawValue>,
+        }
+        // Long: upstream repeats the request's instructions and tools in it. So it is read in one pass.
+        if let Ok(event) = serde_json::from_str::<Event<'a>>(data) {
+            let mut terminal = event.response.unwrap_or_default();
+            terminal.error = terminal.error.or(event.error);
+            return Some(terminal);
+        }
+        Self::parse_apart(data)
+    }
+
+    /// Reads the event and its `response` one after the other, so that a `response` that is no object counts as one that
+    /// says nothing.
+    fn parse_apart(data: &'a str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Event<'a> {
+            #[serde(borrow)]
             response: Option<&'a RawValue>,
             #[serde(borrow)]
             error: Option<&'a RawValue>,
@@ -511,4 +530,66 @@ fn text(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value?.get())
         .ok()
         .map(|text| text.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn assert_agrees(data: &str) {
+        let told = |terminal: Option<Terminal<'_>>| format!("{terminal:?}");
+        assert_eq!(
+            told(Terminal::parse(data)),
+            told(Terminal::parse_apart(data)),
+            "{data}"
+        );
+    }
+
+    #[test]
+    fn a_terminal_event_is_read_alike_in_one_pass_and_in_two() {
+        for response in [
+            r#"{"status":"completed","usage":{"input_tokens":1},"output":[],"tools":[{"a":"\""}]}"#,
+            r#"{"status":"a","status":"b"}"#,
+            r#"["completed"]"#,
+            r#""no object""#,
+            "null",
+            "5",
+            "{",
+        ] {
+            for event in [
+                format!(r#"{{"type":"t","response":{response}}}"#),
+                format!(r#"{{"error":{{"code":"c"}},"response":{response},"x":1}}"#),
+                format!(r#"{{"response":{response},"response":{response}}}"#),
+                response.to_owned(),
+            ] {
+                assert_agrees(&event);
+                for cut in 0..event.len() {
+                    assert_agrees(&event[..cut]);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_terminal_event_is_read_alike_in_one_pass_and_in_two(
+            fields in proptest::collection::vec(
+                (
+                    prop_oneof![
+                        Just("status"), Just("usage"), Just("error"), Just("incomplete_details"),
+                        Just("output"), Just("response"), Just("x")
+                    ],
+                    prop_oneof![Just("{}"), Just("[1]"), Just("null"), Just("\"a\""), Just("1e9"), Just("{\"status\":2}")],
+                ),
+                0..6,
+            ),
+            outer in any::<bool>(),
+        ) {
+            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let object = format!("{{{}}}", fields.join(","));
+            assert_agrees(&if outer { object } else { format!("{{\"response\":{object}}}") });
+        }
+    }
 }
