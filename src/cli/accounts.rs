@@ -88,11 +88,10 @@ pub fn run(environment: &Environment, words: &AccountsWords) -> Result<u8, Repor
     let Some(told) = told else {
         return Ok(0);
     };
-    ui::result(&if words.json {
-        format!("{}\n", told.json)
-    } else {
-        format!("{}\n", told.words)
-    });
+    match words.json {
+        true => ui::json(&told.json),
+        false => ui::result(&format!("{}\n", told.words)),
+    }
     if matches!(verb, Verb::Remove { .. }) {
         note_what_is_left(&setup)?;
     }
@@ -111,7 +110,7 @@ fn list(environment: &Environment, setup: &Setup, kept: &Accounts, as_json: bool
     let views = view::all(kept, &readings, now);
     if as_json {
         let list: Vec<Value> = views.iter().map(view::View::json).collect();
-        ui::result(&format!("{:#}\n", json!({ "accounts": list })));
+        ui::json(&json!({ "accounts": list }));
         return;
     }
     if views.is_empty() {

@@ -17,10 +17,11 @@ pub fn run(environment: &Environment, name: &str, as_json: bool) -> Result<u8, R
         return Err(accounts::removed());
     }
     let name = record.name();
-    ui::result(&if as_json {
-        format!("{}\n", json!({"active": {"id": record.id, "name": name}}))
-    } else {
-        format!("From now on ccx uses {name}; sessions that run stay with their account\n")
-    });
+    match as_json {
+        true => ui::json(&json!({"active": {"id": record.id, "name": name}})),
+        false => ui::result(&format!(
+            "From now on ccx uses {name}; sessions that run stay with their account\n"
+        )),
+    }
     Ok(0)
 }

@@ -48,12 +48,12 @@ pub fn run(environment: &Environment, name: Option<&str>, as_json: bool) -> Resu
     if as_json {
         let told = json!({"signed_out": {"id": record.id, "name": name,
             "revoked": ending == Ending::Revoked}});
-        ui::result(&format!("{told}\n"));
+        ui::json(&told);
     } else {
         ui::result(&match ending {
             Ending::Revoked => format!("Signed out of {name}; its sign-in is revoked\n"),
             Ending::Theirs => {
-                format!("Forgot {name}; the Codex CLI stays signed in (`codex logout` ends that)\n")
+                format!("Forgot {name}; the Codex CLI stays signed in\n")
             }
             Ending::Nothing => format!("Forgot {name}; its sign-in had ended already\n"),
         });

@@ -133,7 +133,7 @@ fn show(
             (false, Some(one)) => one.clone(),
             _ => json!({ "accounts": list }),
         };
-        ui::result(&format!("{told:#}\n"));
+        ui::json(&told);
         return;
     }
     let style = ui::style(environment);

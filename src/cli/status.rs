@@ -66,11 +66,10 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         state: setup.places.state.display().to_string(),
         now,
     };
-    ui::result(&if as_json {
-        format!("{:#}\n", status.json())
-    } else {
-        status.text(&ui::style(environment))
-    });
+    match as_json {
+        true => ui::json(&status.json()),
+        false => ui::result(&status.text(&ui::style(environment))),
+    }
     Ok(0)
 }
 
@@ -196,5 +195,149 @@ impl Status<'_> {
             words.push_str(&format!(", {percent}% of the input from the cache"));
         }
         words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::store::Accounts;
+    use crate::cli::draw::columns;
+    use crate::proxy::readings::Fault;
+    use crate::upstream::quota::{Quota, Window};
+
+    /// 2026-11-23 18:13:20 UTC, a Monday.
+    const NOW: UnixSeconds = UnixSeconds(1_795_457_600);
+
+    fn before(seconds: u64) -> UnixSeconds {
+        UnixSeconds(NOW.0 - seconds)
+    }
+
+    fn kept() -> Accounts {
+        serde_json::from_value(json!({"version": 1, "active": "b2", "accounts": [
+            {"id": "a1", "email": "ann@example.com", "plan": "free", "source": {"kind": "own"},
+             "access_token": "SECRET", "expires_at": NOW.0 + 9000},
+            {"id": "b2", "email": "bob@example.com", "label": "work", "source": {"kind": "own"},
+             "access_token": "SECRET", "expires_at": NOW.0 + 900_000},
+        ]}))
+        .unwrap()
+    }
+
+    fn readings() -> Readings {
+        let mut readings = Readings::default();
+        let window = |length_seconds, used_percent, after: u64| Window {
+            family: None,
+            length_seconds,
+            used_percent,
+            resets_at: Some(UnixSeconds(NOW.0 + after)),
+        };
+        let quota = |plan: &str, windows| Quota {
+            plan: Some(plan.to_owned()),
+            windows,
+            at: before(80),
+            ..Quota::default()
+        };
+        readings.note_quota("a1", quota("free", vec![window(2_592_000, 100.0, 900_000)]));
+        readings.note_quota(
+            "b2",
+            quota(
+                "pro",
+                vec![window(18_000, 12.5, 9000), window(604_800, 96.0, 300_000)],
+            ),
+        );
+        readings.note_turn(
+            "s",
+            Turn {
+                at: before(80),
+                account: "b2".to_owned(),
+                model: "gpt-6.1-sol".to_owned(),
+                served: Some("gpt-5.5".to_owned()),
+                input_tokens: 1000,
+                cached_tokens: 870,
+            },
+        );
+        let fault = Fault::new(
+            before(7200),
+            529,
+            "upstream is overloaded: the servers are busy now, try again",
+        );
+        readings
+            .accounts
+            .entry("b2".to_owned())
+            .or_default()
+            .last_error = Some(fault);
+        readings
+    }
+
+    fn shown(kept: &Accounts, readings: &Readings, sessions: usize) -> (String, Value) {
+        let views = view::all(kept, readings, NOW);
+        let status = Status {
+            views: &views,
+            readings,
+            models: vec![
+                ("opus", "gpt-6.1-sol".to_owned()),
+                ("haiku", "-".to_owned()),
+            ],
+            client: None,
+            sessions,
+            state: "/home/ann/.local/state/ccx".to_owned(),
+            now: NOW,
+        };
+        (status.text(&Style::plain()), status.json())
+    }
+
+    #[test]
+    fn everything_at_80_columns() {
+        let (text, told) = shown(&kept(), &readings(), 2);
+        let expected = format!(
+            "ccx {VERSION}
+account    work (bob@example.com), plan pro
+state      ready, token good for 10d 10h
+5 h        █████████████████████░░░  88% left, resets in 2h 30m (20:43)
+7 d        █░░░░░░░░░░░░░░░░░░░░░░░   4% left, resets in 3d 11h (Fri 05:33)
+read       1m ago
+last turn  1m ago, gpt-5.5 in place of gpt-6.1-sol, 87% of the input from the c…
+last error 2h ago: 529 upstream is overloaded: the servers are busy now, try ag…
+also       ann@example.com, plan free, limit, 10d 10h, 30d 0%
+proxy      2 sessions run, each with a proxy of its own
+lease      none: Claude Code's own settings files stay as they are
+opus       gpt-6.1-sol
+haiku      -
+client     not found
+files      /home/ann/.local/state/ccx
+"
+        );
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| columns(line) <= 80));
+        assert!(!told.to_string().contains("SECRET"));
+        assert_eq!(told["accounts"][0]["state"], "limited");
+        assert_eq!(told["accounts"][1]["quota"]["remaining_percent"], 4.0);
+        assert_eq!(told["last_turn"]["model"], "gpt-5.5");
+        assert_eq!(
+            (&told["sessions"], &told["lease"]),
+            (&json!(2), &json!(null))
+        );
+    }
+
+    #[test]
+    fn nothing_is_made_up() {
+        let none = serde_json::from_value(json!({"version": 1})).unwrap();
+        let (text, told) = shown(&none, &Readings::default(), 0);
+        assert!(text.contains("\naccount    none; `ccx login"), "{text}");
+        assert!(text.contains("\nproxy      none runs"), "{text}");
+        assert_eq!(told["accounts"], json!([]));
+        let mut two = kept();
+        two.active = None;
+        let (text, _) = shown(&two, &Readings::default(), 1);
+        assert!(
+            text.contains("\naccount    none is active; `ccx use NAME` chooses one\nalso       ann@example.com"),
+            "{text}"
+        );
+        two.active = Some("b2".to_owned());
+        let (text, _) = shown(&two, &Readings::default(), 1);
+        assert!(
+            text.contains("\nleft       not known yet; `ccx quota` asks\n"),
+            "{text}"
+        );
     }
 }

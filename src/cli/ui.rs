@@ -10,6 +10,25 @@ pub fn result(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// Prints a result as JSON, over several lines. Characters that could steer a terminal are escaped, also those that
+/// JSON would let stand.
+pub fn json(value: &serde_json::Value) {
+    result(&escaped(&format!("{value:#}\n")));
+}
+
+/// Escapes the control characters of a JSON text, but for its line ends.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => escaped.push(c),
+            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
 /// Prints a line that is not a result.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
@@ -70,4 +89,39 @@ pub fn is_unicode(environment: &Environment) -> bool {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_cannot_steer_a_terminal() {
+        let value = serde_json::json!({"email": "a\u{1b}\u{9b}2J\u{7f}\n@x"});
+        let text = escaped(&format!("{value:#}\n"));
+        assert_eq!(
+            text,
+            "{\n  \"email\": \"a\\u001b\\u009b2J\\u007f\\n@x\"\n}\n"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+    }
+
+    #[test]
+    fn the_locale_decides_about_characters() {
+        let with = |pairs: &[(&str, &str)]| {
+            let mut environment = Environment::default();
+            for (name, value) in pairs {
+                environment.set(name, *value);
+            }
+            is_unicode(&environment)
+        };
+        assert!(with(&[]));
+        assert!(with(&[("LANG", "de_DE.UTF-8")]));
+        assert!(with(&[("LC_ALL", ""), ("LANG", "C.utf8")]));
+        assert!(!with(&[("LC_ALL", "C"), ("LANG", "de_DE.UTF-8")]));
+        assert!(!with(&[("LANG", "POSIX")]));
+    }
 }

@@ -258,7 +258,6 @@ impl View<'_> {
             "active": self.is_active,
             "state": self.state().code(),
             "limited_until": until,
-            "token": self.token_in_words(),
             "expires_at": record.expires_at,
             "quota": self.reading.quota.as_ref().map(|quota| self.quota_json(quota)),
             "last_used": self.reading.last_used,
