@@ -9,6 +9,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::account::strategy::Strategy;
 use crate::catalogue::families::{Families, Family};
 
 /// The keys of the file.
@@ -35,18 +36,6 @@ pub enum Secrets {
     File,
     /// In the system's keychain; the store keeps everything else.
     Keychain,
-}
-
-/// Which account a new conversation gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// The active one.
-    #[default]
-    Sticky,
-    /// One after the other.
-    RoundRobin,
-    /// The one with the most left of its plan.
-    MostRemaining,
 }
 
 /// What one launch sets for itself.
@@ -115,18 +104,8 @@ impl Secrets {
     }
 }
 
-impl Strategy {
-    const WANTED: &str = "\"sticky\", \"round-robin\" or \"most-remaining\"";
-
-    /// Returns the word that stands for it in the file.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Sticky => "sticky",
-            Self::RoundRobin => "round-robin",
-            Self::MostRemaining => "most-remaining",
-        }
-    }
-}
+/// What `strategy` takes, in words.
+const STRATEGIES: &str = "\"sticky\", \"round-robin\" or \"most-remaining\"";
 
 impl FromStr for Secrets {
     type Err = UnknownWord;
@@ -144,11 +123,8 @@ impl FromStr for Strategy {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let all = [Self::Sticky, Self::RoundRobin, Self::MostRemaining];
-        let found = all.into_iter().find(|value| value.word() == word);
-        found.ok_or(UnknownWord {
-            wanted: Self::WANTED,
-        })
+        let found = Self::ALL.into_iter().find(|value| value.name() == word);
+        found.ok_or(UnknownWord { wanted: STRATEGIES })
     }
 }
 
@@ -198,7 +174,7 @@ impl Config {
         for (key, value) in in_order(table.get_ref()) {
             let taken = match key.get_ref().as_ref() {
                 "secrets" => word(value, Secrets::WANTED).map(|found| config.secrets = found),
-                "strategy" => word(value, Strategy::WANTED).map(|found| config.strategy = found),
+                "strategy" => word(value, STRATEGIES).map(|found| config.strategy = found),
                 "failover" => on_or_off(value).map(|found| config.failover = found),
                 "families" => match value.get_ref().as_table() {
                     Some(families) => {
@@ -512,12 +488,8 @@ mod tests {
         for secrets in [Secrets::File, Secrets::Keychain] {
             assert_eq!(secrets.word().parse(), Ok(secrets));
         }
-        for strategy in [
-            Strategy::Sticky,
-            Strategy::RoundRobin,
-            Strategy::MostRemaining,
-        ] {
-            assert_eq!(strategy.word().parse(), Ok(strategy));
+        for strategy in Strategy::ALL {
+            assert_eq!(strategy.name().parse(), Ok(strategy));
         }
         assert_eq!((switch("on"), switch("off")), (Ok(true), Ok(false)));
         assert_eq!(

@@ -43,6 +43,10 @@ pub struct Entry {
     pub class: String,
     /// How often upstream was asked.
     pub attempts: u32,
+    /// How often the conversation moved to another account for it.
+    pub hops: u32,
+    /// Tokens that the account it moved to has to read anew, by estimate: the cache of the other one is lost.
+    pub cache_lost: u64,
     /// Reading and translating the request.
     pub prepared: Duration,
     /// From arrival to upstream's first byte.
@@ -135,6 +139,8 @@ mod tests {
             served: None,
             class: String::new(),
             attempts: 1,
+            hops: 0,
+            cache_lost: 0,
             prepared: Duration::ZERO,
             first_byte: None,
             first_content: None,

@@ -535,12 +535,12 @@ async fn the_list_of_models_is_renewed_kept_and_adopted() {
     assert!(!next.adopt("two"));
     assert_eq!(next.current(), shelf.current());
     assert!(!next.is_stale(now));
-    next.note_etag("e1");
+    next.note_etag("one", "e1");
     assert!(!next.is_stale(now));
-    next.note_etag("e2");
+    next.note_etag("one", "e2");
     assert!(next.is_stale(now), "another etag");
     next.refresh(&client, &credentials()).await.unwrap();
-    next.note_etag("e2");
+    next.note_etag("one", "e2");
     assert!(!next.is_stale(now), "told twice in two forms: no loop");
 }
 

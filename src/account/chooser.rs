@@ -5,6 +5,7 @@
 //! serving. Speaks to nobody upstream: what upstream said comes in as values.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,18 +40,36 @@ pub enum PickError {
     Exhausted(Outlook),
 }
 
+/// Says what is left of an account's tightest window, in percent; `None` when nothing was told.
+pub type Gauge = Box<dyn Fn(&str, UnixSeconds) -> Option<f64> + Send + Sync>;
+
 /// Chooses accounts. One for each proxy.
 pub struct Chooser {
     rules: Rules,
+    gauge: Gauge,
     store: Store,
     file: HealthFile,
     /// Where the accounts' lists of models are kept.
     lists: PathBuf,
     clock: Clock,
     memory: Mutex<Memory>,
+    /// What the disk last said, and the state of the files then.
+    seen: Mutex<Option<Seen>>,
     /// Held while the disk is asked: what was read later must not be replaced by what was read earlier.
     looking: tokio::sync::Mutex<()>,
 }
+
+struct Seen {
+    view: Arc<View>,
+    stamps: [Stamp; 2],
+    at: UnixSeconds,
+}
+
+/// Tells one state of a file from another: files are replaced whole, by a new one.
+type Stamp = Option<(u64, i64, i64, u64)>;
+
+/// How long the disk's word counts while its files stay as they are; the lists of models are not watched.
+const LOOK: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Chooser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,14 +81,16 @@ impl fmt::Debug for Chooser {
 
 impl Chooser {
     /// Makes a chooser; reads nothing yet.
-    pub fn new(rules: Rules, store: Store, places: &Places, clock: Clock) -> Self {
+    pub fn new(rules: Rules, store: Store, places: &Places, gauge: Gauge, clock: Clock) -> Self {
         Self {
             rules,
+            gauge,
             store,
             file: HealthFile::new(places),
             lists: places.cache.clone(),
             clock,
             memory: Mutex::default(),
+            seen: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
         }
     }
@@ -108,12 +129,13 @@ impl Chooser {
                 return Ok(stay(&account));
             }
         }
-        let view = self.look().await?;
+        let view = self.view(now).await?;
         let asked = Asked {
             view: &view,
             rules,
             talk,
             model,
+            gauge: &self.gauge,
             now,
         };
         let picked = self.memory().pick(asked);
@@ -152,27 +174,17 @@ impl Chooser {
             rules,
             talk,
             model,
+            gauge: &self.gauge,
             now,
         };
         self.memory().next(asked, account, tried)
     }
 
-    /// Takes in that upstream took a request of `talk` for `model`, sent at `sent` to `account`, and what it said to
-    /// be left of the tightest window, in percent.
-    pub fn served(
-        self: &Arc<Self>,
-        talk: &Talk,
-        account: &str,
-        model: &str,
-        sent: UnixSeconds,
-        remaining_percent: Option<f64>,
-    ) {
+    /// Takes in that upstream took a request of `talk` for `model`, sent at `sent` to `account`.
+    pub fn served(self: &Arc<Self>, talk: &Talk, account: &str, model: &str, sent: UnixSeconds) {
         let at = self.now();
         let mut memory = self.memory();
         memory.bindings.answered(talk, account);
-        if let Some(percent) = remaining_percent {
-            memory.remaining.insert(account.to_owned(), percent);
-        }
         let note = Note::Served {
             model: model.to_owned(),
             sent,
@@ -189,11 +201,6 @@ impl Chooser {
         }
     }
 
-    /// Takes in what is left of the tightest window of `account`, in percent, by whoever learnt it.
-    pub fn note_remaining(&self, account: &str, percent: f64) {
-        self.memory().remaining.insert(account.to_owned(), percent);
-    }
-
     /// Takes in that upstream says there is quota again for `account`, or credits: its rest is over.
     pub async fn restored(&self, account: &str) {
         let at = self.now();
@@ -206,15 +213,18 @@ impl Chooser {
         self.memory().bindings.forget(account);
     }
 
-    /// Returns the ids of all accounts that may be chosen, if there is a choice.
-    pub async fn all(&self) -> Vec<String> {
-        if self.rules.only().is_some() {
+    /// Returns the ids of the accounts that may be chosen; none where there is only one.
+    pub async fn others(&self) -> Vec<String> {
+        if !self.rules.may_spread() {
             return Vec::new();
         }
         let Ok(view) = self.look().await else {
             return Vec::new();
         };
-        view.accounts.into_iter().map(|record| record.id).collect()
+        view.accounts
+            .iter()
+            .map(|record| record.id.clone())
+            .collect()
     }
 
     /// Writes down what was learnt. Call it before the process ends.
@@ -231,12 +241,36 @@ impl Chooser {
         }
     }
 
+    /// Returns what the disk says, asking it only if something has changed there.
+    async fn view(&self, now: UnixSeconds) -> Result<Arc<View>, SignInError> {
+        let stamps = self.stamps();
+        {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(seen) = &*seen
+                && seen.stamps == stamps
+                && seen.at.since(now).max(now.since(seen.at)) < LOOK
+            {
+                return Ok(Arc::clone(&seen.view));
+            }
+        }
+        self.look().await
+    }
+
+    fn stamps(&self) -> [Stamp; 2] {
+        [self.store.path(), self.file.path()].map(|path| {
+            let is = std::fs::metadata(path).ok()?;
+            Some((is.ino(), is.mtime(), is.mtime_nsec(), is.size()))
+        })
+    }
+
     /// Asks the disk: the accounts, their lists, and what other processes have learnt.
-    async fn look(&self) -> Result<View, SignInError> {
+    async fn look(&self) -> Result<Arc<View>, SignInError> {
         let _turn = self.looking.lock().await;
         let pending = std::mem::take(&mut self.memory().pending);
         let (store, file, lists) = (self.store.clone(), self.file.clone(), self.lists.clone());
         let now = self.now();
+        // Taken first: what changes from here on is seen by the next look.
+        let stamps = self.stamps();
         let (done, view) = spawn_blocking(move || {
             let done = written(&file, pending, now);
             (done, view(&store, &lists))
@@ -244,7 +278,14 @@ impl Chooser {
         .await
         .map_err(|_| SignInError::Interrupted)?;
         self.memory().adopt(done, now);
-        Ok(view?)
+        let view = Arc::new(view?);
+        let seen = Seen {
+            view: Arc::clone(&view),
+            stamps,
+            at: now,
+        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        Ok(view)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

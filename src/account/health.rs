@@ -164,12 +164,16 @@ impl Health {
         model: &str,
         now: UnixSeconds,
     ) -> Option<UnixSeconds> {
-        let cooldowns = &self.accounts.get(account)?.cooldowns;
-        cooldowns
+        self.cooldowns(account)
             .iter()
             .filter(|one| one.until > now && one.is_for(model))
             .map(|one| one.until)
             .max()
+    }
+
+    fn cooldowns(&self, account: &str) -> &[Cooldown] {
+        let standing = self.accounts.get(account);
+        standing.map_or(&[], |standing| &standing.cooldowns)
     }
 
     /// Returns when `account` last answered.
@@ -205,15 +209,11 @@ impl Health {
     pub fn is_news(&self, account: &str, note: &Note) -> bool {
         match note {
             Note::Limit(_) | Note::Trouble(_) => true,
-            Note::Served { .. } | Note::Restored { .. } => {
-                let mut after = self.clone();
-                after.apply(account, note);
-                let count = |health: &Self| {
-                    let standing = health.accounts.get(account);
-                    standing.map_or(0, |standing| standing.cooldowns.len())
-                };
-                count(self) != count(&after)
+            Note::Served { model, sent, .. } => {
+                let ends = |one: &Cooldown| one.since < *sent && one.is_for(model);
+                self.cooldowns(account).iter().any(ends)
             }
+            Note::Restored { at } => self.cooldowns(account).iter().any(|one| one.since < *at),
         }
     }
 

@@ -47,10 +47,14 @@ impl Rules {
         self.failover && !self.is_pinned
     }
 
+    /// Says whether conversations may be on different accounts.
+    pub fn may_spread(&self) -> bool {
+        !self.is_pinned && (self.failover || self.strategy != Strategy::Sticky)
+    }
+
     /// Returns the only account there is for this proxy, if there is only one.
     pub(super) fn only(&self) -> Option<&str> {
-        let is_only = self.is_pinned || (!self.failover && self.strategy == Strategy::Sticky);
-        self.home.as_deref().filter(|_| is_only)
+        self.home.as_deref().filter(|_| !self.may_spread())
     }
 }
 
@@ -117,6 +121,8 @@ pub(super) struct Asked<'a> {
     pub(super) talk: &'a Talk,
     /// Upstream's name of the model.
     pub(super) model: &'a str,
+    /// What is left of an account's tightest window, in percent.
+    pub(super) gauge: &'a dyn Fn(&str, UnixSeconds) -> Option<f64>,
     pub(super) now: UnixSeconds,
 }
 
@@ -128,8 +134,6 @@ pub(super) struct Memory {
     pub(super) pending: Vec<(String, Note)>,
     /// When the disk last knew everything.
     pub(super) written: UnixSeconds,
-    /// By account: what is left of its tightest window, in percent.
-    pub(super) remaining: HashMap<String, f64>,
     /// By account: the number of the last choice that fell on it.
     turns: HashMap<String, u64>,
     turn: u64,
@@ -246,7 +250,7 @@ impl Memory {
                 .is_none_or(|slugs| slugs.iter().any(|slug| slug == model));
             Candidate {
                 id: id.to_owned(),
-                remaining_percent: self.remaining.get(id).copied(),
+                remaining_percent: (asked.gauge)(id, now),
                 cooling_until: self.health.cooling_until(id, model, now),
                 last_used: self.health.last_used(id),
                 turn: self.turns.get(id).copied().unwrap_or(0),

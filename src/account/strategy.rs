@@ -5,13 +5,10 @@
 
 use std::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
-
 use crate::time::UnixSeconds;
 
 /// How new conversations are given to accounts. A conversation that has begun stays where it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// All on the active account, as long as it serves.
     #[default]
@@ -33,11 +30,6 @@ impl Strategy {
             Self::RoundRobin => "round-robin",
             Self::MostRemaining => "most-remaining",
         }
-    }
-
-    /// Reads a name of the configuration.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
     }
 }
 
@@ -227,15 +219,5 @@ mod tests {
         let (first, until) = soonest(&among, NOW).unwrap();
         assert_eq!((first.id.as_str(), until), ("b", UnixSeconds(NOW.0 + 30)));
         assert_eq!(soonest(&[], NOW), None);
-    }
-
-    #[test]
-    fn names_are_those_of_the_configuration() {
-        for strategy in Strategy::ALL {
-            assert_eq!(Strategy::parse(strategy.name()), Some(strategy));
-            let text = serde_json::to_value(strategy).unwrap();
-            assert_eq!(text, strategy.name());
-        }
-        assert_eq!(Strategy::parse("Sticky"), None);
     }
 }

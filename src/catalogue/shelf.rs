@@ -1,10 +1,12 @@
 //! The list of models that counts right now, in memory, and its renewal.
 //!
 //! [`Shelf::current`] never waits: there is always a list, at worst the one that is built in. A
-//! renewal that fails leaves the old list in place.
+//! renewal that fails leaves the old list in place. The list is one account's; those of the others are only kept on
+//! disk, for whoever has to know what else they serve.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use crate::account::credentials::Credentials;
@@ -31,6 +33,10 @@ pub struct Shelf {
 #[derive(Debug)]
 struct State {
     catalogue: Arc<Catalogue>,
+    /// The account (ccx's own id) that the list is for; `None` until the first one answers.
+    owner: Option<String>,
+    /// Until when the lists of other accounts need no look.
+    others: HashMap<String, UnixSeconds>,
     /// The list's own etag.
     etag: Option<String>,
     /// The etag that answers told last. Kept apart: should upstream write the two differently, the list
@@ -59,6 +65,8 @@ impl Shelf {
     pub fn new(directory: PathBuf, bundled: Arc<Catalogue>) -> Self {
         let state = State {
             catalogue: bundled,
+            owner: None,
+            others: HashMap::new(),
             etag: None,
             noted: None,
             stale_from: UnixSeconds(0),
@@ -82,11 +90,14 @@ impl Shelf {
         now >= state.stale_from
     }
 
-    /// Takes the list that was kept for `account` (ccx's own id), however old. Says whether there was one.
+    /// Becomes the shelf of `account` (ccx's own id) and takes the list that was kept for it, however old. Says
+    /// whether there was one.
     pub fn adopt(&self, account: &str) -> bool {
         let Some(cached) = Cached::load(&self.directory, account) else {
+            self.write().owner.get_or_insert(account.to_owned());
             return false;
         };
+        self.write().owner = Some(account.to_owned());
         let is_ours = cached.client_version == CLIENT_VERSION;
         let stale_from = if is_ours {
             cached.fetched_at.plus(FRESH)
@@ -98,9 +109,13 @@ impl Shelf {
         true
     }
 
-    /// Takes note of the etag that an answer told (`x-models-etag`): another one than the list's makes it stale.
-    pub fn note_etag(&self, etag: &str) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+    /// Takes note of the etag that an answer to `account` told (`x-models-etag`): another one than the list's makes it
+    /// stale.
+    pub fn note_etag(&self, account: &str, etag: &str) {
+        if !self.is_of(account) {
+            return;
+        }
+        let mut state = self.write();
         let is_known = |known: &Option<String>| known.as_deref() == Some(etag);
         if is_known(&state.etag) || is_known(&state.noted) {
             return;
@@ -111,23 +126,77 @@ impl Shelf {
         state.noted = Some(etag.to_owned());
     }
 
-    /// Renews the list in the background if it is stale and nobody has begun to do so within a minute. Waits for
-    /// nothing; a renewal ends by itself within the limits of its calls, or with its runtime.
+    /// Renews the account's list in the background if it is stale and nobody has begun to do so within a minute.
+    /// Waits for nothing; a renewal ends by itself within the limits of its calls, or with its runtime.
     pub fn keep_fresh(
         self: &Arc<Self>,
         client: &Client,
         credentials: &Credentials,
         now: UnixSeconds,
     ) {
-        if !self.claim(now) {
+        let is_ours = self.is_of(&credentials.account);
+        let is_due = if is_ours {
+            self.claim(now)
+        } else {
+            self.claim_other(&credentials.account, now)
+        };
+        if !is_due {
             return;
         }
         let (shelf, client, credentials) = (Arc::clone(self), client.clone(), credentials.clone());
         tokio::spawn(async move {
-            if let Err(error) = shelf.refresh(&client, &credentials).await {
+            let renewed = if is_ours {
+                shelf.refresh(&client, &credentials).await.map(drop)
+            } else {
+                shelf.keep_other(&client, &credentials).await
+            };
+            if let Err(error) = renewed {
                 tracing::warn!(why = %error, "the list of models could not be renewed");
             }
         });
+    }
+
+    /// Says whether the list is, or may become, that of `account`.
+    fn is_of(&self, account: &str) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.owner.as_deref().is_none_or(|owner| owner == account)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether the caller is the one to look after another account's list.
+    fn claim_other(&self, account: &str, now: UnixSeconds) -> bool {
+        let mut state = self.write();
+        let until = state.others.entry(account.to_owned()).or_default();
+        let is_due = *until <= now || until.since(now) > FRESH;
+        if is_due {
+            *until = now.plus(PAUSE);
+        }
+        is_due
+    }
+
+    /// Fetches the list of another account than the shelf's if the one on disk is old, and keeps it there.
+    async fn keep_other(
+        &self,
+        client: &Client,
+        credentials: &Credentials,
+    ) -> Result<(), RefreshError> {
+        let account = &credentials.account;
+        let kept = Cached::load(&self.directory, account)
+            .filter(|kept| kept.client_version == CLIENT_VERSION)
+            .map(|kept| kept.fetched_at.plus(FRESH))
+            .filter(|until| *until > now());
+        let until = match kept {
+            Some(until) => until,
+            None => {
+                self.fetch(client, credentials).await?;
+                now().plus(FRESH)
+            }
+        };
+        self.write().others.insert(account.clone(), until);
+        Ok(())
     }
 
     /// Says whether the caller is the one to renew the list.
@@ -135,7 +204,7 @@ impl Shelf {
         if !self.is_stale(now) {
             return false;
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write();
         let is_soon = |at: UnixSeconds| at <= now && now.since(at) < PAUSE;
         if state.tried_at.is_some_and(is_soon) {
             return false;
@@ -151,34 +220,40 @@ impl Shelf {
         client: &Client,
         credentials: &Credentials,
     ) -> Result<bool, RefreshError> {
-        let fetched = client.models_with_etag(credentials).await;
+        let fetched = self.fetch(client, credentials).await;
         let now = now();
-        let read = match fetched {
-            Ok(models) => Catalogue::parse(&models.body)
-                .map(|catalogue| (catalogue, models.etag))
-                .map_err(RefreshError::Catalogue),
-            Err(failure) => Err(RefreshError::Upstream(failure)),
-        };
-        let (catalogue, etag) = match read {
-            Ok(read) => read,
+        let (catalogue, etag) = match fetched {
+            Ok(fetched) => fetched,
             Err(error) => {
-                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.stale_from = now.plus(PAUSE);
+                self.write().stale_from = now.plus(PAUSE);
                 return Err(error);
             }
         };
-        let cached = Cached::new(&catalogue, now, etag.clone(), CLIENT_VERSION);
-        if let Err(error) = cached.save(&self.directory, &credentials.account) {
-            // The list in memory serves this process all the same.
-            tracing::warn!(%error, cause = %error.source, "the list of models was not kept");
-        }
         let is_new = *self.current() != catalogue;
         self.put(catalogue, etag, now.plus(FRESH));
+        self.write().owner = Some(credentials.account.clone());
         Ok(is_new)
     }
 
+    /// Fetches the list of an account, and keeps it on disk.
+    async fn fetch(
+        &self,
+        client: &Client,
+        credentials: &Credentials,
+    ) -> Result<(Catalogue, Option<String>), RefreshError> {
+        let fetched = client.models_with_etag(credentials).await;
+        let models = fetched.map_err(RefreshError::Upstream)?;
+        let catalogue = Catalogue::parse(&models.body)?;
+        let cached = Cached::new(&catalogue, now(), models.etag.clone(), CLIENT_VERSION);
+        if let Err(error) = cached.save(&self.directory, &credentials.account) {
+            // A list in memory serves this process all the same.
+            tracing::warn!(%error, cause = %error.source, "the list of models was not kept");
+        }
+        Ok((catalogue, models.etag))
+    }
+
     fn put(&self, catalogue: Catalogue, etag: Option<String>, stale_from: UnixSeconds) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write();
         state.catalogue = Arc::new(catalogue);
         state.etag = etag;
         state.stale_from = stale_from;
@@ -206,12 +281,29 @@ mod tests {
         let list = (*Catalogue::bundled()).clone();
         shelf.put(list, Some("e1".to_owned()), UnixSeconds(9_000));
         assert!(!at(2_000), "fresh");
-        shelf.note_etag("e1");
+        shelf.note_etag("a", "e1");
         assert!(!at(2_000), "the same list");
-        shelf.note_etag("e2");
+        shelf.note_etag("a", "e2");
         assert!(at(2_000), "another list");
-        shelf.note_etag("e1");
-        shelf.note_etag("e3");
+        shelf.note_etag("a", "e1");
+        shelf.note_etag("a", "e3");
         assert!(!at(2_001), "just asked for");
+    }
+
+    #[test]
+    fn another_accounts_answers_say_nothing_of_this_list() {
+        let shelf = Shelf::new(PathBuf::from("/nowhere"), Catalogue::bundled());
+        assert!(!shelf.adopt("a"));
+        let list = (*Catalogue::bundled()).clone();
+        shelf.put(list, Some("e1".to_owned()), UnixSeconds(9_000));
+        shelf.note_etag("b", "e2");
+        assert!(!shelf.is_stale(UnixSeconds(2_000)));
+        assert!(shelf.is_of("a") && !shelf.is_of("b"));
+        let at = |second| shelf.claim_other("b", UnixSeconds(second));
+        assert!(at(1_000));
+        assert!(!at(1_059));
+        assert!(at(1_060));
+        shelf.note_etag("a", "e2");
+        assert!(shelf.is_stale(UnixSeconds(2_000)));
     }
 }

@@ -46,7 +46,7 @@ pub fn run(environment: &Environment, port: Option<u16>) -> Result<u8, Report> {
     let account = sign_in::require_account(&setup, environment, None)?;
     let key_file = setup.places.state.join("daemon.key");
     let secret = key(&key_file)?;
-    let parts = setup.parts(None, secret)?;
+    let parts = setup.parts(setup.rules(None), secret)?;
     parts.shelf.adopt(&account.id);
     let host = Host::start(setup::listen(port)?, parts)
         .context("could not start the proxy")

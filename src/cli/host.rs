@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::account::broker::Broker;
+use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::ledger::Ledger;
@@ -26,8 +27,8 @@ use crate::upstream::http::Client;
 pub struct Parts {
     /// Tokens.
     pub broker: Arc<Broker>,
-    /// The account that the proxy is pinned to.
-    pub account: Option<String>,
+    /// Which account a request is for.
+    pub chooser: Arc<Chooser>,
     /// The way upstream.
     pub client: Arc<Client>,
     /// The models.
@@ -68,7 +69,7 @@ impl Host {
         let service = Arc::new(Service {
             guard: Guard::new(parts.secret, port),
             broker: parts.broker,
-            account: parts.account,
+            chooser: parts.chooser,
             client: parts.client,
             shelf: parts.shelf,
             families: parts.families,
@@ -138,11 +139,13 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: UnboundedRec
     let _ = tokio::task::spawn_blocking(move || gauges.flush()).await;
     // A rotated refresh token must be on disk before the process ends.
     service.broker.settle().await;
+    service.chooser.settle().await;
 }
 
 /// Opens the connection upstream, renews the list of models and asks what is left of the plan while the client is still starting.
 async fn warm(service: Arc<Service>) {
-    let credentials = match service.broker.credentials(service.account.as_deref()).await {
+    let home = service.chooser.rules().home.as_deref();
+    let credentials = match service.broker.credentials(home).await {
         Ok(credentials) => credentials,
         Err(error) => {
             tracing::warn!(why = %error, "no token yet");
@@ -153,4 +156,12 @@ async fn warm(service: Arc<Service>) {
     let now = crate::proxy::entry::now();
     service.shelf.keep_fresh(&service.client, &credentials, now);
     service.gauges.ask(&service.client, &credentials).await;
+    // Which models the others have decides where a conversation may move.
+    for account in service.chooser.others().await {
+        if account != credentials.account
+            && let Ok(credentials) = service.broker.credentials(Some(&account)).await
+        {
+            service.shelf.keep_fresh(&service.client, &credentials, now);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::account::chooser::Rules;
 use crate::catalogue::model::Model;
 use crate::cli::args::LaunchWords;
 use crate::cli::environment::Environment;
@@ -143,8 +144,12 @@ fn with_proxy(
     private::sweep(&setup.places.run);
 
     let secret = fresh_secret();
-    // Pinned for the length of the launch: a session never moves to another account unasked.
-    let parts = setup.parts(Some(account.id.clone()), secret.clone())?;
+    // A session begins on the account that is active now, and never moves to another one unasked.
+    let rules = Rules {
+        is_pinned: words.account.is_some(),
+        ..setup.rules(Some(&account.id))
+    };
+    let parts = setup.parts(rules, secret.clone())?;
     let (shelf, families) = (parts.shelf.clone(), parts.families.clone());
     let is_known = shelf.adopt(&account.id);
     let host = Host::start(setup::listen(0)?, parts)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::account::broker::{Broker, Clock};
+use crate::account::chooser::{Chooser, Rules};
 use crate::account::sign_in::SignInError;
 use crate::account::store::Store;
 use crate::catalogue::list::Catalogue;
@@ -92,8 +93,27 @@ impl Setup {
         Shelf::new(self.places.cache.clone(), Catalogue::bundled())
     }
 
+    /// Returns what a proxy may do with accounts, as the person has set it. Its conversations begin on `home`, or on
+    /// the account that is active then.
+    pub fn rules(&self, home: Option<&str>) -> Rules {
+        Rules {
+            home: home.map(str::to_owned),
+            is_pinned: false,
+            strategy: self.config.strategy,
+            failover: self.config.failover,
+        }
+    }
+
+    /// Makes a chooser that reads what is left of the plans off `gauges`.
+    pub fn chooser(&self, rules: Rules, gauges: &Arc<Gauges>, clock: Clock) -> Chooser {
+        let gauges = Arc::clone(gauges);
+        let gauge = move |account: &str, now| gauges.quota(account)?.remaining_percent(now);
+        let store = self.store.clone();
+        Chooser::new(rules, store, &self.places, Box::new(gauge), clock)
+    }
+
     /// Makes what a proxy is made of.
-    pub fn parts(&self, account: Option<String>, secret: Secret<String>) -> Result<Parts, Report> {
+    pub fn parts(&self, rules: Rules, secret: Secret<String>) -> Result<Parts, Report> {
         let identity = Identity {
             version: VERSION.to_owned(),
         };
@@ -110,7 +130,7 @@ impl Setup {
         let broker = Broker::new(self.store.clone(), exchange, Clock::system());
         Ok(Parts {
             broker: Arc::new(broker),
-            account,
+            chooser: Arc::new(self.chooser(rules, &gauges, Clock::system())),
             client,
             shelf: Arc::new(self.shelf()),
             families: self.config.models(),

@@ -26,7 +26,7 @@ impl Upstream {
             .map_err(|error| Report::new(Kind::Internal, error))?;
         Ok(Self {
             runtime,
-            parts: setup.parts(None, fresh_secret())?,
+            parts: setup.parts(setup.rules(None), fresh_secret())?,
         })
     }
 

@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::account::bindings::Bound;
+use crate::account::chooser::{Next, Outlook, Setback, Talk};
 use crate::account::credentials::Credentials;
 use crate::catalogue::model::Lane;
 use crate::proxy::entry::{OpenEntry, now};
+use crate::proxy::hop;
+use crate::proxy::original::Original;
 use crate::proxy::service::Service;
 use crate::proxy::turns::Whose;
+use crate::time::UnixSeconds;
+use crate::translate::reasoning::Origin;
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
 use crate::upstream::http::Call;
-use crate::upstream::limits::Facts;
+use crate::upstream::limits::{Facts, Limits};
 use crate::upstream::retry::{self, Decision};
 
 /// The request, and how often it was sent.
@@ -23,8 +29,12 @@ pub struct Attempts {
     pub service: Arc<Service>,
     /// The token in use.
     pub credentials: Credentials,
+    /// Who makes the reasoning now.
+    pub origin: Origin,
     /// The translated request.
     pub body: Bytes,
+    /// The request as it came; kept only where it may have to be translated for another account.
+    pub original: Option<Original>,
     /// The form that `body` has.
     pub lane: Lane,
     /// The conversation and the model, and what else tells this turn from others.
@@ -33,10 +43,46 @@ pub struct Attempts {
     pub turn_state: Option<String>,
     /// The service tier asked for.
     pub tier: Option<&'static str>,
+    /// Estimated tokens of the request.
+    pub tokens: u64,
     /// How often it was sent.
     pub sent: u32,
     /// How often that failed, and in which ways.
     pub failures: retry::Attempts,
+    /// How it went with accounts.
+    pub moves: Moves,
+    /// How other accounts stand, once one was used up and none took its place.
+    pub outlook: Option<Outlook>,
+}
+
+/// How one request went from account to account.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// How often the conversation moved for it.
+    pub hops: u32,
+    /// Tokens that the new account has to read anew, by estimate.
+    pub cache_lost: u64,
+    /// The accounts that no longer served it.
+    tried: Vec<String>,
+    /// What went wrong with the first of them.
+    first: Option<Failure>,
+    /// Whether one of them refused the model.
+    is_model_refused: bool,
+    /// What upstream could not be told after the last move, by kind.
+    losses: Option<Vec<&'static str>>,
+    /// What the head of the last answer said of limits.
+    head: Limits,
+}
+
+impl Moves {
+    /// Counts a move away from `left`, of a request of about `tokens`.
+    pub fn count(&mut self, left: Option<&Bound>, tokens: u64) {
+        let Some(left) = left else { return };
+        self.hops += 1;
+        if left.has_answered {
+            self.cache_lost = tokens;
+        }
+    }
 }
 
 impl Attempts {
@@ -44,6 +90,7 @@ impl Attempts {
     pub async fn open(&mut self) -> Result<Answer, Failure> {
         loop {
             self.sent += 1;
+            let sent_at = self.service.chooser.now();
             let call = Call {
                 body: self.body.clone(),
                 lane: self.lane,
@@ -55,7 +102,7 @@ impl Attempts {
             let client = &self.service.client;
             match client.respond(&self.credentials, call).await {
                 Ok(answer) => {
-                    self.learn(&answer.facts);
+                    self.learn(&answer.facts, sent_at);
                     return Ok(answer);
                 }
                 Err(failure) => self.recover(failure).await?,
@@ -64,15 +111,19 @@ impl Attempts {
     }
 
     /// Passes on what the head of an answer tells beside the answer.
-    fn learn(&self, facts: &Facts) {
+    fn learn(&mut self, facts: &Facts, sent_at: UnixSeconds) {
         let Service {
             shelf,
             client,
             turns,
+            chooser,
             ..
         } = &*self.service;
+        let account = &self.credentials.account;
+        chooser.served(&self.talk(), account, &self.whose.model, sent_at);
+        self.moves.head.clone_from(&facts.limits);
         if let Some(etag) = &facts.models_etag {
-            shelf.note_etag(etag);
+            shelf.note_etag(account, etag);
         }
         shelf.keep_fresh(client, &self.credentials, now());
         if let Some(state) = &facts.turn_state {
@@ -90,18 +141,39 @@ impl Attempts {
     /// As [`Attempts::open`], and notes in `entry` how it went.
     pub async fn open_for(&mut self, entry: &mut OpenEntry) -> Result<Answer, Failure> {
         let opened = self.open().await;
+        self.note(entry);
         entry.note(|entry, age| {
-            entry.attempts = self.sent;
             entry.first_byte = opened.is_ok().then_some(age);
-            entry.account.clone_from(&self.credentials.account);
             let answer = opened.as_ref().ok();
             entry.served = answer.and_then(|answer| answer.facts.served_model.clone());
         });
         opened
     }
 
+    /// Notes in `entry` how often it was sent, and where it is now.
+    pub fn note(&mut self, entry: &mut OpenEntry) {
+        let moves = &mut self.moves;
+        entry.note(|entry, _| {
+            entry.attempts = self.sent;
+            entry.hops = moves.hops;
+            entry.cache_lost = moves.cache_lost;
+            entry.account.clone_from(&self.credentials.account);
+            if let Some(losses) = moves.losses.take() {
+                entry.losses = losses;
+            }
+        });
+    }
+
     /// Does what makes another attempt worth while, or returns the failure that stands.
     pub async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
+        match self.again(failure).await {
+            Ok(()) => Ok(()),
+            Err(failure) => self.go_elsewhere(failure).await,
+        }
+    }
+
+    /// Does what makes another attempt on the same account worth while.
+    async fn again(&mut self, failure: Failure) -> Result<(), Failure> {
         match self.failures.failed(&failure, rand::random()) {
             Decision::Again(wait) => {
                 tracing::warn!(
@@ -132,6 +204,86 @@ impl Attempts {
                 }
             },
             Decision::GiveUp => Err(failure),
+        }
+    }
+
+    /// Tells the chooser about a failure that lies with the account, and moves to the account that it names.
+    async fn go_elsewhere(&mut self, failure: Failure) -> Result<(), Failure> {
+        let service = Arc::clone(&self.service);
+        let (chooser, talk) = (&service.chooser, self.talk());
+        let now = chooser.now();
+        let mut failure = hop::completed(failure, &self.moves.head, now);
+        let Some(mut setback) = hop::setback(&failure, &self.whose.model, now) else {
+            return Err(failure);
+        };
+        let mut account = self.credentials.account.clone();
+        loop {
+            let is_model = setback == Setback::ModelRefused;
+            self.moves.tried.push(account.clone());
+            let tried = &self.moves.tried;
+            let model = &self.whose.model;
+            let next = chooser
+                .exhausted(&talk, &account, setback, model, tried)
+                .await;
+            let pick = match next {
+                // Whatever list is old, two in a row are the model's fault.
+                Next::Move(pick) if !(is_model && self.moves.is_model_refused) => pick,
+                Next::Move(_) => return Err(failure),
+                Next::Stay(outlook) => {
+                    // The limit that began it says more than what the last account lacked.
+                    if !matches!(failure, Failure::UsageLimit { .. })
+                        && let Some(first) = self.moves.first.take()
+                    {
+                        failure = first;
+                    }
+                    let failure = hop::last(failure, &outlook);
+                    self.outlook = Some(outlook);
+                    return Err(failure);
+                }
+            };
+            self.moves.is_model_refused |= is_model;
+            match service.broker.credentials(Some(&pick.account)).await {
+                Ok(credentials) => {
+                    self.moves.count(pick.left.as_ref(), self.tokens);
+                    tracing::info!(
+                        from = self.credentials.account,
+                        to = pick.account,
+                        why = %failure,
+                        cache_lost = self.moves.cache_lost,
+                        "the conversation moves to another account"
+                    );
+                    return self.sit_down(credentials, failure);
+                }
+                Err(error) => {
+                    tracing::warn!(account = pick.account, why = %error, "an account without a token is passed over");
+                    (account, setback) = (pick.account, Setback::SignedOut);
+                }
+            }
+        }
+    }
+
+    /// Makes the request one of another account: nothing that the other one made goes with it.
+    fn sit_down(&mut self, credentials: Credentials, failure: Failure) -> Result<(), Failure> {
+        let original = self.original.as_ref();
+        let told = original.and_then(|one| one.translate(&self.service, &credentials));
+        let Some((translated, origin)) = told else {
+            return Err(failure);
+        };
+        self.moves.losses = Some(translated.losses.iter().map(|loss| loss.kind).collect());
+        self.body = translated.body.into();
+        self.origin = origin;
+        self.turn_state = None;
+        self.whose.account.clone_from(&credentials.account);
+        self.credentials = credentials;
+        self.failures = retry::Attempts::default();
+        self.moves.first.get_or_insert(failure);
+        Ok(())
+    }
+
+    fn talk(&self) -> Talk {
+        Talk {
+            session: self.whose.conversation.clone(),
+            agent: self.whose.agent.clone(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `POST /v1/messages`: from a client's request to upstream's answer.
 
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,23 +9,25 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use crate::account::chooser::Talk;
 use crate::account::credentials::Credentials;
-use crate::catalogue::list::UnknownModel;
+use crate::catalogue::list::{Choice, UnknownModel};
 use crate::ledger::Outcome;
-use crate::proxy::attempts::Attempts;
+use crate::proxy::attempts::{Attempts, Moves};
 use crate::proxy::body::Body;
 use crate::proxy::conversation::Conversation;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::intake;
+use crate::proxy::original::{self, Original};
 use crate::proxy::pipe::{self, Facts, Pipe};
 use crate::proxy::reply::{self, Reply};
+use crate::proxy::seat::{self, Seat};
 use crate::proxy::service::{Service, fresh_id, json};
 use crate::proxy::turns::Whose;
 use crate::sse::Decoder;
 use crate::translate::estimate;
 use crate::translate::fold::Fold;
 use crate::translate::reasoning::Origin;
-use crate::translate::request::{Target, translate};
 use crate::translate::stream::{Setup, Step};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
@@ -52,14 +55,7 @@ pub async fn answer(
         Ok(Run::Whole(body)) => Ok(json(body)),
         Ok(Run::Stream(begun)) => {
             let (begun, attempts, prepared) = *begun;
-            let pipe = Pipe::new(
-                begun,
-                attempts,
-                prepared.setup.origin,
-                prepared.facts,
-                entry,
-            );
-            Ok(stream(pipe))
+            Ok(stream(Pipe::new(begun, attempts, prepared.facts, entry)))
         }
         Err(reply) => {
             let outcome = Outcome::Failed {
@@ -84,38 +80,82 @@ async fn run(
 ) -> Result<Run, Reply> {
     let (head, body) = request.into_parts();
     let body = intake::read(&head.headers, body).await?;
-    let credentials = service
-        .broker
-        .credentials(service.account.as_deref())
-        .await
-        .map_err(|error| {
-            let words = format!("{error}; {}", error.mend());
-            reply::from_sign_in(words, error.is_transient())
-        })?;
+    let request = messages::Request::parse(&body).map_err(refuse)?;
+    let Conversation { key, agent } = Conversation::of(&head.headers, &request);
+    let catalogue = service.shelf.current();
+    let choice = catalogue
+        .resolve(&request.model, &service.families)
+        .map_err(|error| unknown_model(&error))?;
+    let talk = Talk {
+        session: key,
+        agent,
+    };
+    let Seat { credentials, left } = seat::find(service, &talk, &choice.model.slug).await?;
     entry.note(|entry, _| entry.account.clone_from(&credentials.account));
-    let (mut prepared, translated) = prepare(service, entry, &head.headers, &credentials, &body)?;
-    // The client's form of the request is not needed any more; upstream's is kept for retries.
+    let understood = Understood {
+        request: &request,
+        choice,
+        talk,
+        class: class(&head.headers),
+    };
+    let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
+    let original = service.chooser.rules().may_move().then(|| Original {
+        body: body.clone(),
+        catalogue: Arc::clone(&catalogue),
+        conversation: prepared.whose.conversation.clone(),
+    });
+    // The client's form of the request is not needed any more but for a move; upstream's is kept for retries.
+    drop(request);
     drop(body);
+    let mut moves = Moves::default();
+    moves.count(left.as_ref(), prepared.facts.tokens);
+    if let Some(left) = &left {
+        tracing::info!(
+            from = left.account,
+            to = credentials.account,
+            cache_lost = moves.cache_lost,
+            "the conversation goes on on another account"
+        );
+    }
     let mut attempts = Attempts {
         service: service.clone(),
         credentials,
+        origin,
         body: translated,
+        original,
         lane: prepared.lane,
         whose: std::mem::take(&mut prepared.whose),
         turn_state: prepared.turn_state.take(),
         tier: prepared.tier,
+        tokens: prepared.facts.tokens,
         sent: 0,
         failures: retry::Attempts::default(),
+        moves,
+        outlook: None,
     };
-    let told = |failure: Failure| reply::from_failure(&failure, prepared.facts.context());
     if !prepared.is_stream {
         let answer = whole(&mut attempts, &prepared, entry).await;
-        return answer.map(Run::Whole).map_err(told);
+        return answer
+            .map(Run::Whole)
+            .map_err(|failure| told(&failure, &attempts, &prepared));
     }
     match pipe::begin(&mut attempts, &prepared.setup, &prepared.facts, entry).await {
         Ok(begun) => Ok(Run::Stream(Box::new((begun, attempts, prepared)))),
-        Err(failure) => Err(told(failure)),
+        Err(failure) => Err(told(&failure, &attempts, &prepared)),
     }
+}
+
+fn refuse(error: impl Display) -> Reply {
+    Reply::refused(400, ErrorKind::InvalidRequest, error.to_string())
+}
+
+/// The reply to a request that upstream did not answer.
+fn told(failure: &Failure, attempts: &Attempts, prepared: &Prepared) -> Reply {
+    let context = reply::Context {
+        outlook: attempts.outlook.as_ref(),
+        ..prepared.facts.context()
+    };
+    reply::from_failure(failure, context)
 }
 
 /// What is known of a request once it was translated.
@@ -130,42 +170,36 @@ struct Prepared {
     tier: Option<&'static str>,
 }
 
-/// Reads and translates the client's request: everything that borrows from its body.
+/// What the client's request says, before it is translated.
+struct Understood<'a> {
+    request: &'a messages::Request<'a>,
+    choice: Choice<'a>,
+    talk: Talk,
+    class: String,
+}
+
+/// Translates the client's request for an account.
 fn prepare(
     service: &Service,
     entry: &mut OpenEntry,
-    headers: &HeaderMap,
     credentials: &Credentials,
-    body: &[u8],
-) -> Result<(Prepared, Bytes), Reply> {
-    let refuse = |words: String| Reply::refused(400, ErrorKind::InvalidRequest, words);
-    let request = messages::Request::parse(body).map_err(|error| refuse(error.to_string()))?;
-    let conversation = Conversation::of(headers, &request);
-    let catalogue = service.shelf.current();
-    let choice = catalogue
-        .resolve(&request.model, &service.families)
-        .map_err(|error| unknown_model(&error))?;
+    understood: Understood<'_>,
+) -> Result<(Prepared, Bytes, Origin), Reply> {
+    let Understood {
+        request,
+        choice,
+        talk,
+        class,
+    } = understood;
     let model = choice.model;
-    let lane = model.lane();
-    let origin = Origin::new(&credentials.chatgpt_account_id, &model.slug);
-    let target = Target {
-        model,
-        lane,
-        origin: &origin,
-        conversation: &conversation.key,
-        tier: choice.tier,
-        effort: choice.effort,
-    };
-    let translated = {
-        // A translation that panicked leaves the cache whole or empty: it is only a cache.
-        let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        translate(&request, &target, &mut tools).map_err(|error| refuse(error.to_string()))?
-    };
+    let session = &talk.session;
+    let (translated, origin) =
+        original::translated(service, request, &choice, session, credentials).map_err(refuse)?;
     let newest = request.newest();
     let whose = Whose {
-        conversation: conversation.key,
-        agent: conversation.agent,
-        class: class(headers),
+        conversation: talk.session,
+        agent: talk.agent,
+        class,
         has_tools: !request.tools.is_empty(),
         account: credentials.account.clone(),
         model: model.slug.clone(),
@@ -175,7 +209,7 @@ fn prepare(
         let mut turns = service.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.resume(&whose, newest)
     };
-    let tokens = estimate::input_tokens(&request);
+    let tokens = estimate::input_tokens(request);
     entry.note(|entry, age| {
         entry.prepared = age;
         entry.asked = request.model.chars().take(LONGEST_NAME).collect();
@@ -187,7 +221,7 @@ fn prepare(
     let setup = Setup {
         message_id: fresh_id("msg_"),
         model: request.model.clone().into_owned(),
-        origin,
+        origin: origin.clone(),
         names: Arc::new(translated.names),
         input_tokens: tokens,
     };
@@ -195,18 +229,19 @@ fn prepare(
         model: model.slug.clone(),
         window: model.usable_window(),
         tokens,
+        outlook: None,
         may_end_empty: newest == Newest::Results { has_failed: false },
     };
     let prepared = Prepared {
         is_stream: request.stream,
         setup,
         facts,
-        lane,
+        lane: model.lane(),
         whose,
         turn_state,
         tier: choice.tier,
     };
-    Ok((prepared, translated.body.into()))
+    Ok((prepared, translated.body.into(), origin))
 }
 
 fn class(headers: &HeaderMap) -> String {
@@ -239,7 +274,10 @@ async fn whole(
 ) -> Result<Vec<u8>, Failure> {
     loop {
         let answer = attempts.open_for(entry).await?;
-        let mut fold = Fold::new(prepared.setup.clone());
+        let mut fold = Fold::new(Setup {
+            origin: attempts.origin.clone(),
+            ..prepared.setup.clone()
+        });
         let failure = match gather(answer, &mut fold, entry).await {
             Ok(()) => return Ok(fold.into_body()),
             Err(failure) => failure,

@@ -4,6 +4,7 @@
 //! runs the attempts of one request, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
 //! the answers say of the accounts (`readings`) for commands that show it.
 
+pub mod advice;
 pub mod attempts;
 pub mod body;
 pub mod conversation;
@@ -11,13 +12,16 @@ pub mod count;
 pub mod entry;
 pub mod gauges;
 pub mod guard;
+pub mod hop;
 pub mod intake;
 pub mod messages;
 pub mod models;
+pub mod original;
 pub mod pipe;
 pub mod readings;
 pub mod reply;
 pub mod route;
+pub mod seat;
 pub mod server;
 pub mod service;
 pub mod turns;

@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
+use crate::account::memory::Outlook;
 use crate::ledger::Outcome;
 use crate::proxy::attempts::Attempts;
 use crate::proxy::entry::{OpenEntry, now};
 use crate::proxy::reply;
 use crate::sse::Decoder;
-use crate::translate::reasoning::Origin;
 use crate::translate::stream::{Machine, Setup, Step};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
@@ -53,6 +53,8 @@ pub struct Facts {
     pub window: u64,
     /// Estimated tokens of the request.
     pub tokens: u64,
+    /// How other accounts stand, once one was used up.
+    pub outlook: Option<Outlook>,
     /// Whether an answer without content may end the turn: every tool that was called has done its work.
     pub may_end_empty: bool,
 }
@@ -65,6 +67,7 @@ impl Facts {
             model: &self.model,
             window: self.window,
             tokens: self.tokens,
+            outlook: self.outlook.as_ref(),
         }
     }
 }
@@ -91,7 +94,11 @@ pub async fn begin(
 ) -> Result<Begun, Failure> {
     loop {
         let answer = attempts.open_for(entry).await?;
-        let mut begun = Begun::new(answer, Machine::new(setup.clone()));
+        let setup = Setup {
+            origin: attempts.origin.clone(),
+            ..setup.clone()
+        };
+        let mut begun = Begun::new(answer, Machine::new(setup));
         let failure = match read_beginning(&mut begun, facts).await {
             Ok(()) => return Ok(begun),
             Err(failure) => failure,
@@ -202,7 +209,6 @@ pub struct Pipe {
     source: Source,
     /// Kept while another attempt would be invisible; frees the request's body after that.
     attempts: Option<Box<Attempts>>,
-    origin: Origin,
     facts: Facts,
     entry: OpenEntry,
     tick: Pin<Box<Sleep>>,
@@ -226,13 +232,7 @@ impl fmt::Debug for Pipe {
 
 impl Pipe {
     /// Carries on with an answer that has begun.
-    pub fn new(
-        begun: Begun,
-        attempts: Attempts,
-        origin: Origin,
-        facts: Facts,
-        mut entry: OpenEntry,
-    ) -> Self {
+    pub fn new(begun: Begun, attempts: Attempts, facts: Facts, mut entry: OpenEntry) -> Self {
         let now = Instant::now();
         let is_committed = begun.machine.is_committed();
         if is_committed {
@@ -245,7 +245,6 @@ impl Pipe {
             begun,
             source: Source::Live,
             attempts: (!is_committed).then(|| Box::new(attempts)),
-            origin,
             facts,
             entry,
             tick: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
@@ -352,19 +351,21 @@ impl Pipe {
         }
     }
 
-    fn reopened(&mut self, attempts: Box<Attempts>, outcome: Result<Answer, Failure>) {
+    fn reopened(&mut self, mut attempts: Box<Attempts>, outcome: Result<Answer, Failure>) {
         self.source = Source::Live;
+        attempts.note(&mut self.entry);
         match outcome {
             Ok(answer) => {
-                let sent = attempts.sent;
-                self.entry.note(|entry, _| entry.attempts = sent);
                 self.last_in = Instant::now();
-                self.attempts = Some(attempts);
                 self.begun.answer = Some(answer);
                 self.begun.decoder = Decoder::default();
-                self.begun.machine.restart(self.origin.clone());
+                self.begun.machine.restart(attempts.origin.clone());
+                self.attempts = Some(attempts);
             }
-            Err(failure) => self.give_up(&failure),
+            Err(failure) => {
+                self.facts.outlook = attempts.outlook.take();
+                self.give_up(&failure);
+            }
         }
     }
 

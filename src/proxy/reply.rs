@@ -6,10 +6,14 @@
 
 use std::time::Duration;
 
+use crate::account::memory::Outlook;
+use crate::proxy::advice::advice;
 use crate::proxy::guard::Refusal;
 use crate::proxy::route::NoRoute;
 use crate::time::{UnixSeconds, in_words};
 use crate::upstream::failure::Failure;
+use crate::upstream::limits::UsedUp;
+use crate::upstream::quota;
 use crate::wire::envelope::ErrorKind;
 
 /// A longer `retry-after` makes the client give up anyway (the bound lies between 30 and 90 s).
@@ -65,6 +69,8 @@ pub struct Context<'a> {
     pub window: u64,
     /// Estimated tokens of the request.
     pub tokens: u64,
+    /// How other accounts stand, where that was looked at.
+    pub outlook: Option<&'a Outlook>,
 }
 
 /// Turns an upstream failure into the reply.
@@ -79,8 +85,10 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
         Failure::SignedOut { .. } => Reply::refused(401, ErrorKind::Authentication, words),
         Failure::Forbidden { .. } => Reply::refused(403, ErrorKind::Permission, words),
         Failure::UsageLimit {
-            message, resets_at, ..
-        } => usage_limit(message, *resets_at, context.now),
+            message,
+            resets_at,
+            window,
+        } => usage_limit(message, *resets_at, window.as_ref(), context),
         Failure::RateLimited { retry_after, .. } => {
             waiting(429, ErrorKind::RateLimit, words, *retry_after)
         }
@@ -116,15 +124,46 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
     }
 }
 
-fn usage_limit(message: &str, resets_at: Option<u64>, now: UnixSeconds) -> Reply {
-    let left = resets_at.map(|at| UnixSeconds(at).since(now));
+fn usage_limit(
+    message: &str,
+    resets_at: Option<u64>,
+    window: Option<&UsedUp>,
+    context: Context<'_>,
+) -> Reply {
+    let left = resets_at.map(|at| UnixSeconds(at).since(context.now));
     let mut text = format!("ChatGPT usage limit reached: {message}");
-    if let Some(left) = left {
-        text.push_str(&format!(" (resets in {})", in_words(left)));
+    let length = window.and_then(|window| window.length);
+    let window = length.map(|length| format!("{} window", quota::label(length.as_secs())));
+    let resets = left.map(|left| format!("resets in {}", in_words(left)));
+    match (window, resets) {
+        (None, None) => {}
+        (Some(one), None) | (None, Some(one)) => text.push_str(&format!(" ({one})")),
+        (Some(window), Some(resets)) => text.push_str(&format!(" ({window}, {resets})")),
+    }
+    if let Some(advice) = context
+        .outlook
+        .and_then(|outlook| advice(outlook, context.now))
+    {
+        text.push_str(". ");
+        text.push_str(&advice);
     }
     Reply {
         retry_after: left.map(|left| left.as_secs().max(1)),
         ..Reply::refused(429, ErrorKind::RateLimit, text)
+    }
+}
+
+/// Makes the reply to a request that nobody was asked about: all accounts are known to be used up.
+pub fn all_exhausted(outlook: &Outlook, now: UnixSeconds) -> Reply {
+    let left = outlook.soonest.as_ref().map(|(_, at)| at.since(now));
+    let advice = advice(outlook, now).unwrap_or_else(|| "no account can go on now".to_owned());
+    Reply {
+        retry_after: left.map(|left| left.as_secs().max(1)),
+        ..Reply::refused(
+            429,
+            ErrorKind::RateLimit,
+            format!("ChatGPT usage limit reached. {advice}"),
+        )
     }
 }
 
@@ -198,6 +237,7 @@ mod tests {
         model: "gpt-6.1-sol",
         window: 258_400,
         tokens: 300_000,
+        outlook: None,
     };
 
     fn told(failure: Failure) -> (u16, bool, Option<u64>) {
@@ -320,6 +360,48 @@ mod tests {
         assert_eq!(
             from_failure(&failure, CONTEXT).message,
             "ChatGPT usage limit reached: weekly (resets in 3h 5m)"
+        );
+        let failure = Failure::UsageLimit {
+            message: "no more".into(),
+            resets_at: Some(12_100),
+            window: Some(UsedUp {
+                length: Some(Duration::from_secs(604_800)),
+                family: None,
+            }),
+        };
+        let outlook = Outlook {
+            accounts: 2,
+            free: vec!["bob".into()],
+            is_pinned: true,
+            ..Outlook::default()
+        };
+        let context = Context {
+            outlook: Some(&outlook),
+            ..CONTEXT
+        };
+        assert_eq!(
+            from_failure(&failure, context).message,
+            "ChatGPT usage limit reached: no more (7 d window, resets in 3h 5m). This session is pinned to its \
+             account. To go on with another (bob): /exit, then `ccx --account bob --continue`"
+        );
+    }
+
+    #[test]
+    fn all_used_up_is_one_reply_with_the_earliest_reset() {
+        let outlook = Outlook {
+            accounts: 2,
+            soonest: Some(("bob".into(), UnixSeconds(4_600))),
+            may_move: true,
+            ..Outlook::default()
+        };
+        let reply = all_exhausted(&outlook, CONTEXT.now);
+        assert_eq!(
+            (reply.status, reply.retryable, reply.retry_after),
+            (429, false, Some(3_600))
+        );
+        assert_eq!(
+            reply.message,
+            "ChatGPT usage limit reached. None of the 2 accounts can go on now; the first is bob, in 1h"
         );
     }
 }

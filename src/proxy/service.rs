@@ -8,6 +8,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use crate::account::broker::Broker;
+use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::ledger::Ledger;
@@ -29,8 +30,8 @@ pub struct Service {
     pub guard: Guard,
     /// Tokens.
     pub broker: Arc<Broker>,
-    /// The account this proxy is pinned to; `None` is the active one.
-    pub account: Option<String>,
+    /// Which account a request is for.
+    pub chooser: Arc<Chooser>,
     /// The way upstream.
     pub client: Arc<Client>,
     /// The models.

@@ -1,8 +1,12 @@
 //! A proxy in the test's own process, in front of a simulated ChatGPT.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use ccx::account::broker::Clock;
+use ccx::account::chooser::Rules;
 use ccx::cli::environment::Environment;
 use ccx::cli::host::{Host, fresh_secret};
 use ccx::cli::login::{self, Import};
@@ -20,7 +24,9 @@ pub struct Proxy {
     pub secret: String,
     pub url: String,
     pub http: reqwest::Client,
-    host: Host,
+    host: Option<Host>,
+    environment: Environment,
+    ahead: Arc<AtomicU64>,
     home: tempfile::TempDir,
 }
 
@@ -81,6 +87,18 @@ pub fn now() -> UnixSeconds {
     UnixSeconds(since.unwrap().as_secs())
 }
 
+/// Serves the home that `environment` names; the chooser's clock goes `ahead` of the real one.
+fn serve(environment: &Environment, rules: Rules, ahead: &Arc<AtomicU64>) -> (Host, String) {
+    let setup = Setup::new(environment).unwrap();
+    let secret = fresh_secret();
+    let mut parts = setup.parts(rules.clone(), secret.clone()).unwrap();
+    let ahead = Arc::clone(ahead);
+    let clock = Clock::new(move || now().plus(Duration::from_secs(ahead.load(Ordering::Relaxed))));
+    parts.chooser = Arc::new(setup.chooser(rules, &parts.gauges, clock));
+    let host = Host::start(bind(0).unwrap(), parts).unwrap();
+    (host, secret.expose().clone())
+}
+
 impl Proxy {
     /// Starts both; `scenario` is the text of one.
     pub fn start(scenario: &Value) -> Self {
@@ -89,38 +107,65 @@ impl Proxy {
 
     /// As [`Proxy::start`], after `prepare` has changed what is in the home: `auth.json` and `ccx/state`.
     pub fn start_after(scenario: &Value, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_among(scenario, &["test"], Rules::default(), prepare)
+    }
+
+    /// As [`Proxy::start_after`], with accounts of these names signed in, the first of them active.
+    pub fn start_among(
+        scenario: &Value,
+        names: &[&str],
+        rules: Rules,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let account = Account::new("test");
-        let login = account
-            .write_auth_json(home.path(), now(), LIFETIME)
-            .unwrap();
+        let accounts: Vec<Account> = names.iter().map(|name| Account::new(name)).collect();
         let scenario = Scenario::parse("test", &scenario.to_string()).unwrap();
-        let backend = Backend::start(bind(0).unwrap(), scenario, vec![account]).unwrap();
+        let backend = Backend::start(bind(0).unwrap(), scenario, accounts.clone()).unwrap();
         let mut environment = Environment::default();
         environment.set("CCX_HOME", home.path().join("ccx"));
         environment.set("CCX_UPSTREAM_URL", backend.base_url());
         environment.set("CCX_AUTH_URL", backend.base_url());
-        let wanted = Import {
-            from: &login,
-            label: None,
-            json: false,
-        };
-        let (mut out, mut notes) = (std::io::sink(), std::io::sink());
         let places = places(&environment).unwrap();
-        login::import(&places, &wanted, now(), &mut out, &mut notes).unwrap();
+        // The first one last: its login stays in the home.
+        for account in accounts.iter().rev() {
+            let login = account
+                .write_auth_json(home.path(), now(), LIFETIME)
+                .unwrap();
+            let wanted = Import {
+                from: &login,
+                label: None,
+                json: false,
+            };
+            let (mut out, mut notes) = (std::io::sink(), std::io::sink());
+            login::import(&places, &wanted, now(), &mut out, &mut notes).unwrap();
+        }
         prepare(home.path());
-        let setup = Setup::new(&environment).unwrap();
-        let secret = fresh_secret();
-        let parts = setup.parts(None, secret.clone()).unwrap();
-        let host = Host::start(bind(0).unwrap(), parts).unwrap();
+        let ahead = Arc::new(AtomicU64::new(0));
+        let (host, secret) = serve(&environment, rules, &ahead);
         Self {
             backend,
-            secret: secret.expose().clone(),
+            secret,
             url: format!("http://127.0.0.1:{}", host.port()),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            host,
+            host: Some(host),
+            environment,
+            ahead,
             home,
         }
+    }
+
+    /// Ends ccx and starts it again in the same home.
+    pub fn restart(&mut self, rules: Rules) {
+        self.host.take().unwrap().stop(Duration::ZERO);
+        let (host, secret) = serve(&self.environment, rules, &self.ahead);
+        self.url = format!("http://127.0.0.1:{}", host.port());
+        (self.host, self.secret) = (Some(host), secret);
+    }
+
+    /// Moves the clocks of upstream and of ccx's cool-downs ahead.
+    pub fn advance(&self, by: Duration) {
+        self.backend.advance(by);
+        self.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 
     /// Where [`Proxy::start_after`] prepares.
@@ -164,7 +209,7 @@ impl Proxy {
     /// Waits until `count` requests are in the ledger.
     pub async fn finished(&self, count: u64) -> (Vec<Entry>, Totals) {
         loop {
-            let ledger = self.host.ledger();
+            let ledger = self.host.as_ref().unwrap().ledger();
             let found = {
                 let ledger = ledger.lock().unwrap();
                 (ledger.recent().cloned().collect(), ledger.totals().clone())

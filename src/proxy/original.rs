@@ -1,0 +1,67 @@
+//! The client's request as upstream is told it: translated for one account, and kept while it may have to be told
+//! to another.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+use crate::account::credentials::Credentials;
+use crate::catalogue::list::{Catalogue, Choice};
+use crate::proxy::service::Service;
+use crate::translate::reasoning::Origin;
+use crate::translate::request::{RequestError, Target, Translated, translate};
+use crate::wire::messages::Request;
+
+/// A request in the client's form.
+#[derive(Debug)]
+pub struct Original {
+    /// The body as it came.
+    pub body: Bytes,
+    /// The list that its model was looked up in: the model stays the same, whatever becomes of the list.
+    pub catalogue: Arc<Catalogue>,
+    /// The conversation's key.
+    pub conversation: String,
+}
+
+/// Translates `request` for the account of `credentials`: encrypted reasoning of another account is left out.
+///
+/// # Errors
+///
+/// The request says something that cannot be told upstream.
+pub fn translated(
+    service: &Service,
+    request: &Request<'_>,
+    choice: &Choice<'_>,
+    conversation: &str,
+    credentials: &Credentials,
+) -> Result<(Translated, Origin), RequestError> {
+    let model = choice.model;
+    let origin = Origin::new(&credentials.chatgpt_account_id, &model.slug);
+    let target = Target {
+        model,
+        lane: model.lane(),
+        origin: &origin,
+        conversation,
+        tier: choice.tier,
+        effort: choice.effort,
+    };
+    // A translation that panicked leaves the cache whole or empty: it is only a cache.
+    let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
+    let translated = translate(request, &target, &mut tools)?;
+    Ok((translated, origin))
+}
+
+impl Original {
+    /// Translates it again, for the account of `credentials`. `None` cannot happen to a request that was translated
+    /// before, since nothing but the account differs.
+    pub fn translate(
+        &self,
+        service: &Service,
+        credentials: &Credentials,
+    ) -> Option<(Translated, Origin)> {
+        let request = Request::parse(&self.body).ok()?;
+        let choice = self.catalogue.resolve(&request.model, &service.families);
+        let choice = choice.ok()?;
+        translated(service, &request, &choice, &self.conversation, credentials).ok()
+    }
+}
