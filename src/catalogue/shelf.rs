@@ -134,11 +134,13 @@ impl Shelf {
         credentials: &Credentials,
         now: UnixSeconds,
     ) {
-        let is_ours = self.is_of(&credentials.account);
+        let account = &credentials.account;
+        // Whoever comes first has the list, before it has come.
+        let is_ours = self.write().owner.get_or_insert(account.clone()) == account;
         let is_due = if is_ours {
             self.claim(now)
         } else {
-            self.claim_other(&credentials.account, now)
+            self.claim_other(account, now)
         };
         if !is_due {
             return;
