@@ -24,7 +24,7 @@ use crate::files::places::Places;
 use crate::time::UnixSeconds;
 
 pub use crate::account::bindings::Talk;
-pub use crate::account::memory::{Next, Outlook, Pick, Rules, Setback};
+pub use crate::account::memory::{Level, Next, Outlook, Pick, Rules, Setback};
 
 /// How old the last use of an account may become in memory before it is written down.
 const UNWRITTEN: Duration = Duration::from_secs(60);
@@ -40,8 +40,8 @@ pub enum PickError {
     Exhausted(Outlook),
 }
 
-/// Says what is left of an account's tightest window, in percent; `None` when nothing was told.
-pub type Gauge = Box<dyn Fn(&str, UnixSeconds) -> Option<f64> + Send + Sync>;
+/// Says what an account's gauges show at some time.
+pub type Gauge = Box<dyn Fn(&str, UnixSeconds) -> Level + Send + Sync>;
 
 /// Chooses accounts. One for each proxy.
 pub struct Chooser {
@@ -199,13 +199,6 @@ impl Chooser {
             let chooser = Arc::clone(self);
             tokio::spawn(async move { chooser.settle().await });
         }
-    }
-
-    /// Takes in that upstream says there is quota again for `account`, or credits: its rest is over.
-    pub async fn restored(&self, account: &str) {
-        let at = self.now();
-        self.memory().learn(account, Note::Restored { at });
-        self.settle().await;
     }
 
     /// Forgets that conversations are on `account`, which is gone.

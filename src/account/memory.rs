@@ -113,6 +113,15 @@ pub(super) enum NoPick {
     Exhausted(Outlook),
 }
 
+/// What an account's gauges show.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Level {
+    /// What is left of its tightest window, in percent; `None` when nothing was told.
+    pub remaining_percent: Option<f64>,
+    /// When upstream said that nothing stops the account: what it refused before that is over.
+    pub free_as_of: Option<UnixSeconds>,
+}
+
 /// What a choice is about.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -121,8 +130,8 @@ pub(super) struct Asked<'a> {
     pub(super) talk: &'a Talk,
     /// Upstream's name of the model.
     pub(super) model: &'a str,
-    /// What is left of an account's tightest window, in percent.
-    pub(super) gauge: &'a dyn Fn(&str, UnixSeconds) -> Option<f64>,
+    /// What an account's gauges show.
+    pub(super) gauge: &'a dyn Fn(&str, UnixSeconds) -> Level,
     pub(super) now: UnixSeconds,
 }
 
@@ -250,7 +259,7 @@ impl Memory {
                 .is_none_or(|slugs| slugs.iter().any(|slug| slug == model));
             Candidate {
                 id: id.to_owned(),
-                remaining_percent: (asked.gauge)(id, now),
+                remaining_percent: (asked.gauge)(id, now).remaining_percent,
                 cooling_until: self.health.cooling_until(id, model, now),
                 last_used: self.health.last_used(id),
                 turn: self.turns.get(id).copied().unwrap_or(0),
@@ -275,6 +284,7 @@ impl Memory {
         if rules.strategy == Strategy::Sticky && !rules.may_move() {
             return at_home().map(|record| self.bind(asked, &record.id));
         }
+        self.read_gauges(asked);
         let mut candidates = self.candidates(asked);
         // Lists may be old: rather upstream says no than we do.
         if !candidates.iter().any(|one| one.serves_model) {
@@ -312,6 +322,7 @@ impl Memory {
             ..
         } = asked;
         if rules.may_move() {
+            self.read_gauges(asked);
             let mut candidates = self.candidates(asked);
             candidates.retain(|one| one.id != account && !tried.contains(&one.id));
             // Another request of the same conversation may have moved it already: follow it.
@@ -326,6 +337,19 @@ impl Memory {
             self.probed = Some(now);
         }
         Next::Stay(self.outlook(asked, account))
+    }
+
+    /// Ends the rests that are over by what the gauges show, whoever has read them.
+    fn read_gauges(&mut self, asked: Asked<'_>) {
+        for record in &asked.view.accounts {
+            let Some(at) = (asked.gauge)(&record.id, asked.now).free_as_of else {
+                continue;
+            };
+            let note = Note::Restored { at };
+            if self.health.is_news(&record.id, &note) {
+                self.learn(&record.id, note);
+            }
+        }
     }
 
     /// The account that a conversation would stay with.
@@ -382,5 +406,159 @@ impl View {
             SelectError::Empty => NoPick::Nobody,
             other => NoPick::Select(other),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::health::Kind;
+    use serde_json::json;
+
+    const NOW: UnixSeconds = UnixSeconds(1_000_000);
+
+    fn at(after: u64) -> UnixSeconds {
+        UnixSeconds(NOW.0 + after)
+    }
+
+    fn view(ids: &[&str]) -> View {
+        let record = |id: &&str| {
+            let record = json!({"id": id, "source": {"kind": "own"}, "access_token": "t"});
+            serde_json::from_value(record).unwrap()
+        };
+        View {
+            accounts: ids.iter().map(record).collect(),
+            active: Some(ids[0].to_owned()),
+            lists: HashMap::new(),
+            set_aside: None,
+        }
+    }
+
+    fn limit(until: u64) -> Setback {
+        Setback::Limit(Cooldown::told(Kind::Usage, Some(at(until)), NOW))
+    }
+
+    /// A memory in front of a store, asked by one conversation.
+    struct Desk {
+        memory: Memory,
+        view: View,
+        rules: Rules,
+        /// Of account `a`.
+        level: Level,
+    }
+
+    impl Desk {
+        fn new(ids: &[&str]) -> Self {
+            Self {
+                memory: Memory::default(),
+                view: view(ids),
+                rules: Rules {
+                    failover: true,
+                    ..Rules::default()
+                },
+                level: Level::default(),
+            }
+        }
+
+        fn with<T>(
+            &mut self,
+            now: UnixSeconds,
+            act: impl FnOnce(&mut Memory, Asked<'_>) -> T,
+        ) -> T {
+            let talk = Talk {
+                session: "s".to_owned(),
+                agent: String::new(),
+            };
+            let level = self.level;
+            let gauge = move |id: &str, _| if id == "a" { level } else { Level::default() };
+            let asked = Asked {
+                view: &self.view,
+                rules: &self.rules,
+                talk: &talk,
+                model: "sol",
+                gauge: &gauge,
+                now,
+            };
+            act(&mut self.memory, asked)
+        }
+
+        fn pick(&mut self, now: UnixSeconds) -> Result<String, NoPick> {
+            let picked = self.with(now, |memory, asked| memory.pick(asked));
+            picked.map(|pick| pick.account)
+        }
+    }
+
+    #[test]
+    fn a_rest_is_over_when_the_gauges_show_so_later() {
+        let mut desk = Desk::new(&["a", "b"]);
+        desk.memory.set_back("a", limit(5_000), "sol", NOW);
+        // What was read before says nothing, nor does the reading that came with the refusal.
+        for (free_as_of, want) in [(None, "b"), (Some(NOW), "b"), (Some(at(1)), "a")] {
+            desk.memory.bindings = Bindings::default();
+            desk.level.free_as_of = free_as_of;
+            assert_eq!(desk.pick(at(2)).unwrap(), want, "{free_as_of:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_free_is_asked_once_a_minute_and_the_last_one_always() {
+        let mut desk = Desk::new(&["a", "b"]);
+        desk.memory.set_back("a", limit(5_000), "sol", NOW);
+        desk.memory.set_back("b", limit(900), "sol", NOW);
+        assert_eq!(desk.pick(at(1)).unwrap(), "b", "soonest");
+        let Err(NoPick::Exhausted(outlook)) = desk.pick(at(60)) else {
+            panic!("asked twice within a minute");
+        };
+        assert_eq!(outlook.soonest.unwrap().1, at(900));
+        assert_eq!(desk.pick(at(61)).unwrap(), "b");
+        // A clock that was set back does not lock anybody out.
+        assert!(desk.pick(at(5)).is_ok());
+
+        let mut desk = Desk::new(&["a"]);
+        desk.memory.set_back("a", limit(5_000), "sol", NOW);
+        for second in 1..5 {
+            assert_eq!(desk.pick(at(second)).unwrap(), "a");
+        }
+    }
+
+    #[test]
+    fn a_second_request_follows_the_move_of_the_first() {
+        let mut desk = Desk::new(&["a", "b", "c"]);
+        desk.rules.strategy = Strategy::RoundRobin;
+        let first = desk.pick(NOW).unwrap();
+        desk.memory.set_back(&first, limit(5_000), "sol", NOW);
+        let tried = [first.clone()];
+        let mut next = || {
+            let next = desk.with(NOW, |memory, asked| memory.next(asked, &first, &tried));
+            let Next::Move(pick) = next else {
+                panic!("{next:?}");
+            };
+            pick.account
+        };
+        assert_eq!(next(), next());
+    }
+
+    #[test]
+    fn who_has_no_token_is_passed_over_for_a_minute() {
+        let mut desk = Desk::new(&["a", "b"]);
+        desk.memory.set_back("a", Setback::SignedOut, "sol", NOW);
+        assert_eq!(desk.pick(at(59)).unwrap(), "b");
+        desk.memory.bindings = Bindings::default();
+        assert_eq!(desk.pick(at(60)).unwrap(), "a");
+    }
+
+    #[test]
+    fn notes_that_the_disk_does_not_take_are_bounded_and_count_all_the_same() {
+        let mut memory = Memory::default();
+        for number in 0..LONGEST_QUEUE * 2 {
+            memory.set_back(&number.to_string(), limit(50), "sol", NOW);
+        }
+        assert_eq!(memory.pending.len(), LONGEST_QUEUE);
+        let left = std::mem::take(&mut memory.pending);
+        memory.set_back("late", limit(50), "sol", NOW);
+        let health = Health::default();
+        memory.adopt(Written { health, left }, NOW);
+        assert!(!memory.is_free("late", "sol", NOW));
+        assert!(memory.pending.len() <= LONGEST_QUEUE);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::account::broker::{Broker, Clock};
-use crate::account::chooser::{Chooser, Rules};
+use crate::account::chooser::{Chooser, Level, Rules};
 use crate::account::sign_in::SignInError;
 use crate::account::store::Store;
 use crate::catalogue::list::Catalogue;
@@ -107,7 +107,17 @@ impl Setup {
     /// Makes a chooser that reads what is left of the plans off `gauges`.
     pub fn chooser(&self, rules: Rules, gauges: &Arc<Gauges>, clock: Clock) -> Chooser {
         let gauges = Arc::clone(gauges);
-        let gauge = move |account: &str, now| gauges.quota(account)?.remaining_percent(now);
+        let gauge = move |account: &str, now| {
+            let Some(quota) = gauges.quota(account) else {
+                return Level::default();
+            };
+            let remaining_percent = quota.remaining_percent(now);
+            let is_free = remaining_percent.is_some() && quota.stopped(now).is_none();
+            Level {
+                remaining_percent,
+                free_as_of: is_free.then_some(quota.at),
+            }
+        };
         let store = self.store.clone();
         Chooser::new(rules, store, &self.places, Box::new(gauge), clock)
     }
