@@ -24,6 +24,7 @@ use crate::account::record::{Death, Record};
 use crate::account::renewal::{self, Step, Stop};
 use crate::account::select::{SelectError, select};
 use crate::account::store::{Store, StoreError};
+use crate::account::takeover::Takeover;
 use crate::oauth::exchange::{Exchange, ExchangeError, RefreshReason, Tokens};
 use crate::secret::Secret;
 use crate::time::UnixSeconds;
@@ -371,6 +372,17 @@ impl Shared {
         match renewal::step(&record, refused, self.clock.now()) {
             Step::Use => Ok(record.credentials()),
             Step::Reread(path) => self.reread(&record, path, refused).await,
+            Step::Share(path) => {
+                let (path, now) = (path.to_owned(), || self.clock.now());
+                let takeover = Takeover {
+                    store: &self.store,
+                    exchange: &self.exchange,
+                    now: &now,
+                    path,
+                    refused,
+                };
+                takeover.renew(&record).await
+            }
             Step::Exchange(token) => self.exchange(&record, token, refused).await,
             Step::Stop(Stop::Dead(reason)) => Err(SignInError::Refused {
                 account,

@@ -1,15 +1,16 @@
 //! The Codex CLI's login as an account of ccx.
 //!
-//! `auth.json` belongs to that program: it is read, never written, and its refresh token is never spent here, nor
-//! even copied. Two programs that spend one refresh token both end up signed out. When the access token ends,
-//! the file is read again: the Codex CLI will have put a newer one there.
+//! `auth.json` belongs to that program: here it is read, never written, and its refresh token is not copied. Two
+//! programs that spend one refresh token both end up signed out. When the access token ends, the file is read
+//! again: the Codex CLI will have put a newer one there. Where the person has agreed that ccx renews it too,
+//! `takeover` does that.
 
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::account::freshness::{Freshness, freshness};
 use crate::account::record::{Record, Source, identity};
@@ -72,6 +73,12 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
+    /// It holds nothing to renew it with, which is what was asked for.
+    #[error("the Codex login in {} holds no refresh token", path.display())]
+    NoRefreshToken {
+        /// The file.
+        path: PathBuf,
+    },
     /// ccx has a sign-in of its own for this account, which does more than an imported one.
     #[error("{name} is already signed in to ccx itself")]
     HasOwn {
@@ -91,9 +98,10 @@ impl ImportError {
                 "run `codex login` first; if Codex keeps its login in the system keyring, set \
                  `cli_auth_credentials_store = \"file\"` in its config.toml before",
             ),
-            Self::Damaged { .. } | Self::NoTokens { .. } | Self::Nobody { .. } => {
-                Some("run `codex login`, then `ccx login --import`")
-            }
+            Self::Damaged { .. }
+            | Self::NoTokens { .. }
+            | Self::Nobody { .. }
+            | Self::NoRefreshToken { .. } => Some("run `codex login`, then `ccx login --import`"),
             Self::ApiKeyOnly { .. } => {
                 Some("run `codex login` and choose ChatGPT, then `ccx login --import`")
             }
@@ -113,6 +121,10 @@ pub struct CodexLogin {
     pub access_token: Secret<String>,
     /// Says who signed in.
     pub id_token: Option<Secret<String>>,
+    /// Exchanged for the next access token. For `takeover` only: it never goes into a record.
+    pub refresh_token: Option<Secret<String>>,
+    /// When it was last renewed, as the file says it.
+    pub renewed_at: Option<UnixSeconds>,
     /// What the two say together, with the file's own account id before theirs: it is the one that the Codex
     /// CLI sends.
     pub claims: Claims,
@@ -167,11 +179,13 @@ pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
         #[serde(rename = "OPENAI_API_KEY")]
         api_key: Option<String>,
         tokens: Option<Tokens>,
+        last_refresh: Option<Value>,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
     struct Tokens {
         access_token: Option<String>,
         id_token: Option<String>,
+        refresh_token: Option<String>,
         account_id: Option<String>,
     }
     let bytes = read_bytes(path).map_err(|source| {
@@ -187,11 +201,7 @@ pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
         column: error.column(),
     })?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let tokens = auth.tokens.unwrap_or(Tokens {
-        access_token: None,
-        id_token: None,
-        account_id: None,
-    });
+    let tokens = auth.tokens.unwrap_or_default();
     let Some(access_token) = given(tokens.access_token) else {
         let path = path.to_owned();
         return Err(match given(auth.api_key) {
@@ -202,11 +212,20 @@ pub fn read(path: &Path) -> Result<CodexLogin, ImportError> {
     let id_token = given(tokens.id_token);
     let mut claims = Claims::of_pair(id_token.as_deref(), &access_token);
     claims.chatgpt_account_id = given(tokens.account_id).or(claims.chatgpt_account_id);
+    let renewed_at = auth.last_refresh.as_ref().and_then(Value::as_str);
     Ok(CodexLogin {
         access_token: access_token.into(),
         id_token: id_token.map(Secret::new),
+        refresh_token: given(tokens.refresh_token).map(Secret::new),
+        renewed_at: renewed_at.and_then(point),
         claims,
     })
+}
+
+/// Reads a point in time as the Codex CLI writes it (RFC 3339).
+fn point(text: &str) -> Option<UnixSeconds> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(at.as_second()).ok().map(UnixSeconds)
 }
 
 /// Reads a login file whole: a regular one of bounded size.
@@ -231,13 +250,50 @@ pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// account; the store fails. In each case the store is as before.
 pub fn import_codex(store: &Store, path: &Path, now: UnixSeconds) -> Result<Record, ImportError> {
     let login = read(path)?;
-    let here = || path.to_owned();
     if freshness(login.claims.expires_at, now) == Freshness::Expired {
-        return Err(ImportError::Expired { path: here() });
+        let path = path.to_owned();
+        return Err(ImportError::Expired { path });
     }
-    let id = login
-        .id()
-        .ok_or_else(|| ImportError::Nobody { path: here() })?;
+    let source = Source::CodexFile {
+        path: path.to_owned(),
+    };
+    put_in(store, &login, source, path, now)
+}
+
+/// As [`import_codex`], for a person who has agreed that ccx renews this login too: the account says so and since
+/// when. From then on both programs spend the refresh token in the file, one after the other (`takeover`); it is not
+/// copied. A login that has expired will do: it is renewed when it is used.
+///
+/// # Errors
+///
+/// As [`import_codex`], or the login cannot be renewed.
+pub fn take_over_codex(
+    store: &Store,
+    path: &Path,
+    now: UnixSeconds,
+) -> Result<Record, ImportError> {
+    let login = read(path)?;
+    if login.refresh_token.is_none() {
+        let path = path.to_owned();
+        return Err(ImportError::NoRefreshToken { path });
+    }
+    let source = Source::CodexShared {
+        path: path.to_owned(),
+        agreed_at: now,
+    };
+    put_in(store, &login, source, path, now)
+}
+
+fn put_in(
+    store: &Store,
+    login: &CodexLogin,
+    source: Source,
+    path: &Path,
+    now: UnixSeconds,
+) -> Result<Record, ImportError> {
+    let id = login.id().ok_or_else(|| ImportError::Nobody {
+        path: path.to_owned(),
+    })?;
     if let Some(known) = store.account(&id)?
         && known.source == Source::Own
         && known.dead.is_none()
@@ -251,7 +307,7 @@ pub fn import_codex(store: &Store, path: &Path, now: UnixSeconds) -> Result<Reco
         chatgpt_account_id: login.claims.chatgpt_account_id.clone().unwrap_or_default(),
         chatgpt_user_id: login.user().to_owned(),
         plan: None,
-        source: Source::CodexFile { path: here() },
+        source,
         access_token: Secret::default(),
         refresh_token: None,
         id_token: None,
@@ -273,7 +329,7 @@ mod tests {
     use crate::account::record::{DeadReason, Death};
     use crate::files::places::Places;
     use base64::Engine as _;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     const NOW: UnixSeconds = UnixSeconds(1_000_000);
 
@@ -431,6 +487,60 @@ mod tests {
         assert!(made.success());
         let pipe = import_codex(&store, &file, NOW).unwrap_err();
         assert!(matches!(pipe, ImportError::Read { .. }), "{pipe:?}");
+    }
+
+    #[test]
+    fn sharing_is_what_the_person_agrees_to_and_takes_back() {
+        let mut text = auth(NOW.0);
+        let Home {
+            store,
+            file,
+            root: _root,
+        } = home(&text.to_string());
+        // Expired: of no use to one who only reads.
+        import_codex(&store, &file, NOW).unwrap_err();
+        let record = take_over_codex(&store, &file, NOW).unwrap();
+        let agreed = Source::CodexShared {
+            path: file.clone(),
+            agreed_at: NOW,
+        };
+        assert_eq!((&record.source, &record.refresh_token), (&agreed, &None));
+        let stored = fs::read_to_string(store.path()).unwrap();
+        assert!(!stored.contains("rt_SECRET"), "{stored}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text.to_string());
+
+        // A plain import is the way back.
+        text = auth(NOW.0 + 9000);
+        fs::write(&file, text.to_string()).unwrap();
+        let again = import_codex(&store, &file, NOW).unwrap();
+        assert_eq!(again.source, Source::CodexFile { path: file.clone() });
+        assert_eq!(again.id, record.id);
+
+        text["tokens"]["refresh_token"] = json!("");
+        fs::write(&file, text.to_string()).unwrap();
+        let error = take_over_codex(&store, &file, NOW).unwrap_err();
+        assert!(
+            matches!(error, ImportError::NoRefreshToken { .. }),
+            "{error:?}"
+        );
+        assert!(error.mend().is_some_and(|mend| mend.contains("codex")));
+    }
+
+    #[test]
+    fn the_last_renewal_is_read_where_it_is_told() {
+        for (value, expected) in [
+            (json!("1970-01-12T13:46:40.25Z"), Some(NOW)),
+            (json!("yesterday"), None),
+            (json!(7), None),
+            (Value::Null, None),
+        ] {
+            let mut auth = auth(NOW.0 + 9);
+            auth["last_refresh"] = value;
+            let Home {
+                file, root: _root, ..
+            } = home(&auth.to_string());
+            assert_eq!(read(&file).unwrap().renewed_at, expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod bindings;
 pub mod broker;
 pub mod chooser;
+pub mod codex_file;
 pub mod credentials;
 pub mod freshness;
 pub mod health;
@@ -18,4 +19,5 @@ pub mod select;
 pub mod sign_in;
 pub mod store;
 pub mod strategy;
+pub mod takeover;
 pub mod vault;

@@ -139,6 +139,14 @@ pub enum Source {
         /// The `auth.json`.
         path: PathBuf,
     },
+    /// The Codex CLI's login, which both programs renew: the person has agreed to that. Its refresh token is in that
+    /// file; only where one could not be written there is it here.
+    CodexShared {
+        /// The `auth.json`.
+        path: PathBuf,
+        /// When the person agreed.
+        agreed_at: UnixSeconds,
+    },
     /// Of a newer ccx; kept as it is and never renewed.
     #[serde(untagged)]
     Other(Value),
@@ -263,6 +271,9 @@ mod tests {
             json!({"id": "a1", "source": {"kind": "cloud", "region": "x"}, "access_token": "t",
                    "chatgpt_account_id": "w", "chatgpt_user_id": "u", "added_at": 3,
                    "dead": {"reason": "bored", "at": 5}}),
+            json!({"id": "a1", "source": {"kind": "codex_shared", "path": "/c/auth.json", "agreed_at": 9},
+                   "access_token": "", "chatgpt_account_id": "w", "chatgpt_user_id": "u", "added_at": 3,
+                   "keychain": {"entry": "e-a1", "slot": "b", "generation": "00ff", "pieces": 2}}),
             json!({"id": "a1", "source": {"kind": "codex_file", "path": "/c/auth.json"}, "access_token": "t",
                    "chatgpt_account_id": "w", "chatgpt_user_id": "u", "added_at": 3,
                    "dead": {"reason": "reused", "at": 5}}),

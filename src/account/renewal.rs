@@ -23,6 +23,8 @@ pub enum Step<'a> {
     Use,
     /// Look whether the program that owns this file has renewed it.
     Reread(&'a Path),
+    /// Renew it together with the program that owns this file.
+    Share(&'a Path),
     /// Spend this refresh token.
     Exchange(&'a Secret<String>),
     /// Nothing can be done without the person.
@@ -42,6 +44,36 @@ pub enum Stop<'a> {
     StillRefused,
 }
 
+/// How the access token of a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can be sent: it is fresh, or somebody else has renewed it.
+    Good,
+    /// It was just renewed and is refused all the same.
+    StillRefused,
+    /// It is ending, over or refused.
+    Due,
+}
+
+/// Says how the access token of `record` stands; `refused` as in [`step`].
+pub fn state(record: &Record, refused: Option<&Secret<String>>, now: UnixSeconds) -> State {
+    let is_refused = refused == Some(&record.access_token);
+    // A clock that was set back must not keep an account from being renewed for as long.
+    let is_new = record
+        .renewed_at
+        .is_some_and(|at| at <= now && now.since(at) < RENEWAL_PAUSE);
+    let is_good = match freshness(record.expires_at, now) {
+        Freshness::Fresh => true,
+        Freshness::Stale => is_new || refused.is_some(),
+        Freshness::Expired => false,
+    };
+    match (is_good, is_refused) {
+        (true, false) => State::Good,
+        (_, true) if is_new => State::StillRefused,
+        _ => State::Due,
+    }
+}
+
 /// Says what to do for `record` as the store now has it.
 ///
 /// `refused` is the access token that upstream answered 401 to; without it the token is ending.
@@ -53,28 +85,19 @@ pub fn step<'a>(
     if let Some(why) = record.sealed() {
         return Step::Stop(Stop::Sealed(why));
     }
-    let state = freshness(record.expires_at, now);
-    let is_refused = refused == Some(&record.access_token);
-    // A clock that was set back must not keep an account from being renewed for as long.
-    let is_new = record
-        .renewed_at
-        .is_some_and(|at| at <= now && now.since(at) < RENEWAL_PAUSE);
-    let is_good = match state {
-        Freshness::Fresh => true,
-        Freshness::Stale => is_new || refused.is_some(),
-        Freshness::Expired => false,
-    };
-    if is_good && !is_refused {
+    let state = state(record, refused, now);
+    if state == State::Good {
         return Step::Use;
     }
     match &record.source {
         Source::CodexFile { path } => return Step::Reread(path),
+        Source::CodexShared { path, .. } => return Step::Share(path),
         Source::Other(_) => return Step::Stop(Stop::NoRefreshToken),
         Source::Own => {}
     }
     if let Some(death) = &record.dead {
         Step::Stop(Stop::Dead(&death.reason))
-    } else if is_refused && is_new {
+    } else if state == State::StillRefused {
         Step::Stop(Stop::StillRefused)
     } else {
         record
@@ -116,7 +139,7 @@ pub fn apply(record: &mut Record, tokens: Tokens, now: UnixSeconds) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::record::Death;
+    use crate::account::record::{Death, Kept, Slot};
     use base64::Engine as _;
     use serde_json::json;
 
@@ -224,6 +247,31 @@ mod tests {
                 }],
                 None,
                 Step::Reread(file),
+            ),
+            (
+                "the file is for both to renew",
+                &[over, |r| {
+                    r.source = Source::CodexShared {
+                        path: "/c/auth.json".into(),
+                        agreed_at: NOW,
+                    }
+                }],
+                None,
+                Step::Share(file),
+            ),
+            (
+                "a keychain that does not give the tokens",
+                &[|r| {
+                    r.keychain = Some(Kept {
+                        entry: "e".to_owned(),
+                        slot: Slot::A,
+                        generation: "g".to_owned(),
+                        pieces: 1,
+                        sealed: Some(Sealed::Locked),
+                    })
+                }],
+                None,
+                Step::Stop(Stop::Sealed(Sealed::Locked)),
             ),
             (
                 "a source of a newer ccx",

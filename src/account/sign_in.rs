@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::account::codex_file::CodexFileError;
 use crate::account::import::ImportError;
 use crate::account::record::{DeadReason, Record, Sealed};
 use crate::account::select::SelectError;
@@ -89,6 +90,16 @@ pub enum SignInError {
         account: String,
         /// Why.
         source: Arc<ImportError>,
+    },
+    /// The login is to be renewed together with the Codex CLI, and its file cannot be written.
+    #[error("the login of {account} has ended, and the Codex login in {} cannot be renewed", path.display())]
+    NotShared {
+        /// Which account.
+        account: String,
+        /// The Codex CLI's file.
+        path: PathBuf,
+        /// Why.
+        source: Arc<CodexFileError>,
     },
     /// The issuer was not reached or made no sense. May pass.
     #[error("the sign-in of {account} could not be renewed")]
@@ -180,6 +191,9 @@ impl SignInError {
             }
             Self::ImportChanged { .. } => {
                 "run `ccx login --import` to use the login that is there now".into()
+            }
+            Self::NotShared { .. } => {
+                "look at that file and its directory, then try again; nothing was spent".into()
             }
             Self::Select(SelectError::Ambiguous { .. }) => {
                 "name one by its label, its e-mail address or its id: `ccx --account NAME`".into()

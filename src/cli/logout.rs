@@ -64,7 +64,7 @@ pub fn run(environment: &Environment, name: Option<&str>, as_json: bool) -> Resu
 
 fn end(setup: &Setup, record: &Record) -> Result<Ending, Report> {
     let token = match (&record.source, &record.refresh_token, &record.dead) {
-        (Source::CodexFile { .. }, _, _) => return Ok(Ending::Theirs),
+        (Source::CodexFile { .. } | Source::CodexShared { .. }, _, _) => return Ok(Ending::Theirs),
         (Source::Own, Some(token), None) => token,
         _ => return Ok(Ending::Nothing),
     };

@@ -8,4 +8,5 @@ mod exchange;
 mod imported;
 mod issuer;
 mod processes;
+mod shared;
 mod support;
