@@ -144,6 +144,9 @@ pub struct LoginWords {
     /// Use the Codex CLI's login; PATH is its auth.json (default: $CODEX_HOME or ~/.codex)
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["headless", "paste"])]
     pub import: Option<Option<PathBuf>>,
+    /// With --import: let ccx renew this login too, in turn with the Codex CLI, and write it back to PATH
+    #[arg(long, requires = "import")]
+    pub take_over: bool,
     /// Use the accounts of codex-claude-proxy; PATH is its accounts.json
     #[arg(long, value_name = "PATH", num_args = 0..=1,
         conflicts_with_all = ["headless", "paste", "import", "label"])]
@@ -441,6 +444,7 @@ mod tests {
             &["--ccx-nonsense"][..],
             &["--account"],
             &["doctor"],
+            &["login", "--take-over"],
             &["statusline", "--nonsense"],
             &["use"],
             &["quota", "x", "--all"],
@@ -476,6 +480,14 @@ mod tests {
                 &["login", "--import"],
                 login(LoginWords {
                     import: Some(None),
+                    ..LoginWords::default()
+                }),
+            ),
+            (
+                &["login", "--take-over", "--import"],
+                login(LoginWords {
+                    import: Some(None),
+                    take_over: true,
                     ..LoginWords::default()
                 }),
             ),

@@ -147,6 +147,7 @@ fn import(stage: &Stage) -> Result<(), Report> {
     let wanted = Import {
         from: &stage.login,
         label: None,
+        take_over: false,
         json: false,
     };
     let (mut out, mut notes) = (std::io::sink(), std::io::sink());

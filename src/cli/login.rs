@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::failure::Failure;
 use self::talk::Talk;
-use crate::account::import::{ImportError, import_codex};
+use crate::account::import::{ImportError, import_codex, take_over_codex};
 use crate::account::own;
 use crate::account::record::{Record, printable};
 use crate::account::seed as seed_file;
@@ -59,12 +59,15 @@ pub fn login(words: &LoginWords, environment: &Environment) -> Result<(), Report
         let wanted = Import {
             from: &path,
             label: words.label.as_deref(),
+            take_over: words.take_over,
             json: words.json,
         };
-        let places = setup::places(environment)?;
-        return import(&places, &wanted, now(), &mut out, &mut notes);
+        let setup = Setup::new(environment)?;
+        setup.settle_secrets()?;
+        return import(&setup.places, &wanted, now(), &mut out, &mut notes);
     }
     let setup = Setup::new(environment)?;
+    setup.settle_secrets()?;
     if let Some(path) = &words.import_seed {
         let path = path.clone();
         let path = path.or_else(|| environment.home().map(|home| seed_file::path(&home)));
@@ -180,6 +183,8 @@ pub struct Import<'a> {
     pub from: &'a Path,
     /// The person's own name for the account.
     pub label: Option<&'a str>,
+    /// The person agrees that ccx renews this login too.
+    pub take_over: bool,
     /// Print one JSON object instead of words.
     pub json: bool,
 }
@@ -216,7 +221,12 @@ pub fn import(
     // Remembered and read again later, from whatever directory ccx then runs in.
     let path = std::path::absolute(&path).unwrap_or(path);
     let store = Store::open(places).map_err(|error| refused(error.into()))?;
-    let mut account = import_codex(&store, &path, now).map_err(refused)?;
+    let take_in = if wanted.take_over {
+        take_over_codex
+    } else {
+        import_codex
+    };
+    let mut account = take_in(&store, &path, now).map_err(refused)?;
     if let Some(label) = wanted.label {
         let label = label.to_owned();
         let named = store.update(&account.id, |account| account.label = Some(label));
@@ -228,11 +238,18 @@ pub fn import(
     let is_active = active.as_ref() == Some(&account.id);
     tell(&account, is_active, wanted.json, now, out)
         .and_then(|()| {
-            writeln!(
-                notes,
-                "The Codex CLI goes on renewing this login; ccx reads {} and never writes it.",
-                path.display()
-            )
+            let path = path.display();
+            match wanted.take_over {
+                true => writeln!(
+                    notes,
+                    "ccx and the Codex CLI now renew this login in turn, each writing it to {path}. Should \
+                     both do so in the same moment, one may be signed out; `ccx login --import` ends this."
+                ),
+                false => writeln!(
+                    notes,
+                    "The Codex CLI goes on renewing this login; ccx reads {path} and never writes it."
+                ),
+            }
         })
         .context("cannot write the result")
         .map_err(|error| Report::new(Kind::Internal, error))
@@ -328,7 +345,12 @@ mod tests {
         json: bool,
     ) -> Result<(String, String), Report> {
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        let wanted = Import { from, label, json };
+        let wanted = Import {
+            from,
+            label,
+            take_over: false,
+            json,
+        };
         import(&Places::below(home), &wanted, NOW, &mut out, &mut notes)?;
         Ok((
             String::from_utf8(out).unwrap(),

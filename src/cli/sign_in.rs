@@ -88,6 +88,7 @@ fn offer_codex(setup: &Setup, environment: &Environment) -> bool {
     let wanted = Import {
         from: &path,
         label: None,
+        take_over: false,
         json: false,
     };
     // The client owns stdout, also its first line.

@@ -135,12 +135,15 @@ impl Issuer {
     /// Waits until one more request has come in.
     pub(crate) async fn arrival(self: &Arc<Self>) {
         let issuer = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            let arrivals = issuer.arrivals.lock().unwrap();
-            arrivals.recv_timeout(TIME_LIMIT).unwrap();
-        })
-        .await
-        .unwrap();
+        tokio::task::spawn_blocking(move || issuer.arrived())
+            .await
+            .unwrap();
+    }
+
+    /// As [`Issuer::arrival`], blocking.
+    pub(crate) fn arrived(&self) {
+        let arrivals = self.arrivals.lock().unwrap();
+        arrivals.recv_timeout(TIME_LIMIT).unwrap();
     }
 }
 

@@ -7,6 +7,9 @@ mod broker;
 mod exchange;
 mod imported;
 mod issuer;
+mod launches;
 mod processes;
 mod shared;
+#[path = "../support/mod.rs"]
+mod stages;
 mod support;

@@ -11,3 +11,4 @@
 pub mod proxy;
 pub mod screen;
 pub mod stage;
+pub mod stand_in;

@@ -134,6 +134,7 @@ impl Proxy {
             let wanted = Import {
                 from: &login,
                 label: None,
+                take_over: false,
                 json: false,
             };
             let (mut out, mut notes) = (std::io::sink(), std::io::sink());
