@@ -67,6 +67,16 @@ pub enum StoreError {
         /// Where in that line.
         column: usize,
     },
+    /// It holds something else than accounts, and was left where it is.
+    #[error("{} is damaged at line {line} column {column}", path.display())]
+    Unreadable {
+        /// The store.
+        path: PathBuf,
+        /// Where reading stopped.
+        line: usize,
+        /// Where in that line.
+        column: usize,
+    },
     /// It is damaged and could not be set aside: nothing was changed.
     #[error("{} is damaged and cannot be set aside", path.display())]
     SetAside {
@@ -279,6 +289,22 @@ impl Store {
     /// As [`Self::read`].
     pub fn active(&self) -> Result<Option<String>, StoreError> {
         Ok(self.read()?.active)
+    }
+
+    /// Returns the accounts as [`Self::accounts`] does, but leaves a damaged store where it is.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is of a newer ccx, or is damaged.
+    pub fn examine(&self) -> Result<Vec<Record>, StoreError> {
+        match self.parse()? {
+            Parsed::Accounts(_) => self.accounts(),
+            Parsed::Damaged { line, column } => Err(StoreError::Unreadable {
+                path: self.path.clone(),
+                line,
+                column,
+            }),
+        }
     }
 
     /// Returns one account by its id.

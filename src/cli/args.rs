@@ -72,10 +72,9 @@ pub enum UsageError {
 }
 
 /// Words that are ours as the first argument, but have no command yet.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 6] = [
     "models",
     "config",
-    "doctor",
     "restore",
     "start",
     "dashboard",
@@ -127,6 +126,16 @@ pub enum Own {
         /// What the daemon should do
         #[command(subcommand)]
         verb: DaemonVerb,
+    },
+    /// Look for what is wrong, and say what mends it
+    #[command(after_help = "Claude Code's own doctor: `ccx -- doctor`")]
+    Doctor {
+        /// Also ask whether ChatGPT can be reached
+        #[arg(long)]
+        online: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show ccx at work without an account, against a simulated ChatGPT
     Demo(DemoWords),
@@ -206,8 +215,8 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),
-        "login" | "status" | "daemon" | "demo" | "quota" | "accounts" | "use" | "logout"
-        | "statusline" => {
+        "login" | "status" | "daemon" | "demo" | "doctor" | "quota" | "accounts" | "use"
+        | "logout" | "statusline" => {
             let program = OsStr::new("ccx");
             let line = std::iter::once(program).chain(words.iter().map(OsString::as_os_str));
             Ok(Words::Own(Line::try_parse_from(line)?.own))
@@ -443,7 +452,8 @@ mod tests {
         for line in [
             &["--ccx-nonsense"][..],
             &["--account"],
-            &["doctor"],
+            &["restore"],
+            &["doctor", "everything"],
             &["login", "--take-over"],
             &["statusline", "--nonsense"],
             &["use"],
@@ -503,6 +513,13 @@ mod tests {
                 &["daemon", "run", "--port", "9"],
                 Words::Own(Own::Daemon {
                     verb: DaemonVerb::Run { port: Some(9) },
+                }),
+            ),
+            (
+                &["doctor", "--online"],
+                Words::Own(Own::Doctor {
+                    online: true,
+                    json: false,
                 }),
             ),
             (

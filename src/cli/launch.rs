@@ -250,7 +250,8 @@ pub fn find_client(environment: &Environment) -> Result<PathBuf, Report> {
     find::find(&lookup(environment)?).map_err(not_found)
 }
 
-fn lookup(environment: &Environment) -> Result<Lookup, Report> {
+/// Says where the client is looked for.
+pub(super) fn lookup(environment: &Environment) -> Result<Lookup, Report> {
     Ok(Lookup {
         explicit: environment.get("CCX_CLAUDE").map(OsStr::to_owned),
         path: environment.get("PATH").map(OsStr::to_owned),

@@ -6,6 +6,7 @@ pub mod args;
 pub mod client;
 pub mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod draw;
 pub mod environment;
 pub mod host;

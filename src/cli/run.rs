@@ -7,7 +7,7 @@ use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
 use crate::cli::setup::VERSION;
 use crate::cli::{accounts, activate, logout, quota, statusline};
-use crate::cli::{daemon, demo, launch, login, status, ui};
+use crate::cli::{daemon, demo, doctor, launch, login, status, ui};
 use crate::error::{Kind, Report};
 use crate::terminal::leader;
 
@@ -47,6 +47,7 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         Words::Own(Own::Daemon {
             verb: DaemonVerb::Run { port },
         }) => daemon::run(environment, port),
+        Words::Own(Own::Doctor { online, json }) => doctor::run(environment, online, json),
         Words::Own(Own::Demo(words)) => demo::demo(&words, environment),
         Words::Help => {
             ui::result(&args::help());

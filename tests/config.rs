@@ -1,0 +1,144 @@
+//! `config.toml` as commands and launches take it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::Value;
+use support::stage::Stage;
+use support::stand_in;
+
+#[test]
+fn the_client() {
+    stand_in::play();
+}
+
+fn stage() -> Stage {
+    let mut stage = Stage::new("chat");
+    let client = stand_in::script(&stage.path("work"), "the_client");
+    let client = client.to_str().unwrap().to_owned();
+    stage.environment.push(("CCX_CLAUDE".to_owned(), client));
+    // A keychain of whoever runs this test is not ours to write: there is none.
+    let nowhere = "unix:path=/nonexistent/bus".to_owned();
+    stage
+        .environment
+        .push(("DBUS_SESSION_BUS_ADDRESS".to_owned(), nowhere));
+    stage
+}
+
+fn write(stage: &Stage, config: &str) {
+    fs::create_dir_all(stage.path("ccx/config")).unwrap();
+    fs::write(stage.path("ccx/config/config.toml"), config).unwrap();
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_mistake_ends_a_launch_with_its_line() {
+    let stage = stage();
+    for (config, told) in [
+        (
+            "secrets = \"file\"\n\nstategy = \"sticky\"\n",
+            "cause: line 3: unknown key `stategy`; the keys are ",
+        ),
+        (
+            "failover = 1",
+            "cause: line 1: `failover` must be \"on\" or \"off\"",
+        ),
+        ("secrets = \"fi", "cause: line 1: "),
+    ] {
+        write(&stage, config);
+        for words in [
+            &["-p", "hello there"][..],
+            &["status"],
+            &["login", "--import"],
+        ] {
+            let output = stage.ccx(words);
+            assert_eq!(output.status.code(), Some(4), "{words:?}: {output:?}");
+            let said = stderr(&output);
+            let first = format!(
+                "error: could not read {}\n",
+                stage.path("ccx/config/config.toml").display()
+            );
+            assert!(said.starts_with(&first), "{said}");
+            assert!(said.contains(told), "{said}");
+            assert!(said.contains("\nhint:  "), "{said}");
+            assert_eq!(stdout(&output), "");
+        }
+        for words in ["--help", "--version"] {
+            assert!(stage.ccx(&[words]).status.success());
+        }
+    }
+    assert!(stage.backend.asked_by("test").is_empty());
+}
+
+#[test]
+fn families_are_the_persons() {
+    let stage = stage();
+    write(
+        &stage,
+        "[families]\nopus = [\"gpt-none\", \"gpt-6-astra\"]\n",
+    );
+    let output = stage.ccx(&["status", "--json"]);
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(told["models"]["opus"], "gpt-6-astra", "{told}");
+
+    let output = stage.ccx(&["-p", "x"]);
+    assert!(stdout(&output).contains("answer 200: "), "{output:?}");
+    let asked = stage.backend.requests();
+    let models: Vec<&Value> = asked
+        .iter()
+        .filter(|seen| seen.is_response())
+        .map(|seen| &seen.body["model"])
+        .collect();
+    assert_eq!(models, ["gpt-6-astra"]);
+}
+
+#[test]
+fn without_a_keychain_the_launch_says_so_in_one_line_and_goes_on() {
+    let stage = stage();
+    write(&stage, "secrets = \"keychain\"\n");
+    for _ in 0..2 {
+        let output = stage.ccx(&["-p", "x"]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(stdout(&output).contains("answer 200: "), "{output:?}");
+        let said = stderr(&output);
+        let ours: Vec<&str> = said
+            .lines()
+            .filter(|line| line.starts_with("ccx:"))
+            .collect();
+        assert_eq!(
+            ours,
+            ["ccx: tokens are kept in the account store: this session has no keychain"],
+            "{said}"
+        );
+    }
+    write(&stage, "");
+    let output = stage.ccx(&["-p", "x"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!stderr(&output).contains("ccx:"), "{output:?}");
+    let store = fs::read_to_string(stage.path("ccx/state/accounts.json")).unwrap();
+    assert!(!store.contains("\"secrets\""), "{store}");
+}
+
+#[test]
+fn a_launch_sets_keys_for_itself() {
+    let stage = stage();
+    let output = stage.ccx(&["--ccx-strategy", "sticky", "--ccx-failover=off", "-p", "x"]);
+    assert!(output.status.success(), "{output:?}");
+    let output = stage.ccx(&["--ccx-strategy", "lucky", "-p", "x"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).starts_with("error: --ccx-strategy must be \"sticky\", "),
+        "{output:?}"
+    );
+}
