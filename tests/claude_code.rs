@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ccx::simulate::scenario::Scenario;
 use serde_json::{Value, json};
 use support::screen::{PATIENCE, Screen};
 use support::stage::Stage;
@@ -20,10 +21,15 @@ const CCX: &str = env!("CARGO_BIN_EXE_ccx");
 const READY: &str = "auto mode on";
 
 fn stage(scenario: &str) -> Stage {
+    require_client();
+    Stage::new(scenario)
+}
+
+/// Fails loudly without the client.
+fn require_client() {
     let client = std::env::var("CCX_TEST_CLAUDE")
         .expect("CCX_TEST_CLAUDE must name the real client; run shell/test.sh");
     assert!(Path::new(&client).exists(), "{client} is not there");
-    Stage::new(scenario)
 }
 
 fn start(stage: &Stage, size: (u16, u16)) -> Screen {
@@ -265,6 +271,69 @@ fn the_demo_does_its_job() {
     let notes = String::from_utf8_lossy(&output.stderr);
     assert!(notes.contains("summary.md on disk"), "{notes}");
     assert!(notes.contains("4 tool calls"), "{notes}");
+}
+
+/// The job of the demo, for two accounts of which the first has room for `requests`.
+fn two_accounts(requests: u64) -> Stage {
+    require_client();
+    let mut job: Value =
+        serde_json::from_str(include_str!("../src/simulate/scenarios/job.json")).unwrap();
+    let window = json!({"seconds": 18_000, "requests": requests});
+    job["accounts"] = json!({"ann": {"windows": [window]}});
+    let scenario = Scenario::parse("job", &job.to_string()).unwrap();
+    let stage = Stage::with(scenario, &["ann", "bob"]);
+    std::fs::write(stage.path("work/notes.txt"), "One.\nTwo.\nThree.\n").unwrap();
+    stage
+}
+
+fn job(stage: &Stage, own: &[&str]) -> std::process::Output {
+    let prompt = "Read notes.txt, write a summary of it to summary.md, check the result with a \
+                  shell command, and tell me what you found.";
+    let mut words = own.to_vec();
+    words.extend(["-p", prompt, "--allowedTools", "Read,Write,Bash"]);
+    stage.ccx(&words)
+}
+
+/// How many turns `name` was asked for.
+fn turns_of(stage: &Stage, name: &str) -> usize {
+    let asked = stage.backend.asked_by(name);
+    asked.iter().filter(|seen| seen.is_response()).count()
+}
+
+#[test]
+fn a_limit_in_the_middle_of_a_job_is_told_with_its_end_and_the_way_on() {
+    let stage = two_accounts(2);
+    let output = job(&stage, &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    for words in ["resets in", "ccx use"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(turns_of(&stage, "bob"), 0);
+}
+
+#[test]
+fn with_failover_the_job_is_done_on_the_second_account_and_nobody_notices() {
+    let stage = two_accounts(2);
+    let output = job(&stage, &["--ccx-failover", "on"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(stage.path("work/summary.md").exists());
+    assert_eq!(turns_of(&stage, "ann"), 3, "two answers and the refusal");
+    assert!(turns_of(&stage, "bob") >= 2, "{}", turns_of(&stage, "bob"));
+    // What was sealed for the first account under the second would be a complaint.
+    assert_eq!(stage.backend.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pinned_launch_never_moves() {
+    let stage = two_accounts(2);
+    let output = job(
+        &stage,
+        &["--account", "ann@example.com", "--ccx-failover", "on"],
+    );
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(turns_of(&stage, "bob"), 0);
 }
 
 #[test]

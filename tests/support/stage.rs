@@ -21,14 +21,18 @@ pub struct Stage {
 impl Stage {
     /// Sets up a home whose backend plays `scenario` (bundled).
     pub fn new(scenario: &str) -> Self {
+        Self::with(Scenario::bundled(scenario).unwrap(), &["test"])
+    }
+
+    /// Sets up a home with a login for each of `names`, the first of them active.
+    pub fn with(scenario: Scenario, names: &[&str]) -> Self {
         let root = tempfile::Builder::new()
             .prefix("ccx-test-")
             .tempdir()
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let account = Account::new("test");
-        let scenario = Scenario::bundled(scenario).unwrap();
-        let backend = Backend::start(listener, scenario, vec![account.clone()]).unwrap();
+        let accounts: Vec<Account> = names.iter().map(|name| Account::new(name)).collect();
+        let backend = Backend::start(listener, scenario, accounts.clone()).unwrap();
         let path = |name: &str| root.path().canonicalize().unwrap().join(name);
         for name in ["home/.claude", "home/.codex", "work"] {
             std::fs::create_dir_all(path(name)).unwrap();
@@ -37,9 +41,6 @@ impl Stage {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()
             .as_secs();
-        account
-            .write_auth_json(&path("home/.codex"), UnixSeconds(now), LIFETIME)
-            .unwrap();
         let client_state = serde_json::json!({
             "hasCompletedOnboarding": true,
             "hasSeenAutoDefaultNotice": true,
@@ -74,8 +75,16 @@ impl Stage {
             backend,
             environment,
         };
-        let login = stage.ccx(&["login", "--import"]);
-        assert!(login.status.success(), "{login:?}");
+        for account in accounts {
+            // Each has a file of its own: ccx goes on reading it.
+            let directory = stage.path("home/.codex").join(&account.name);
+            std::fs::create_dir_all(&directory).unwrap();
+            account
+                .write_auth_json(&directory, UnixSeconds(now), LIFETIME)
+                .unwrap();
+            let login = stage.ccx(&["login", "--import", directory.to_str().unwrap()]);
+            assert!(login.status.success(), "{login:?}");
+        }
         stage
     }
 
