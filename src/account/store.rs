@@ -613,7 +613,7 @@ impl Store {
         struct Head {
             version: u64,
         }
-        let bytes = match fs::read(&self.path) {
+        let bytes = match read_regular(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Parsed::Accounts(Accounts::default()));
@@ -650,6 +650,17 @@ impl Store {
 enum Parsed {
     Accounts(Accounts),
     Damaged { line: usize, column: usize },
+}
+
+/// Reads a file that is one: a pipe under that name would keep every command waiting.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    fs::read(path)
 }
 
 #[cfg(test)]
@@ -691,6 +702,16 @@ mod tests {
 
     fn value(store: &Store) -> Value {
         serde_json::from_slice(&fs::read(store.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_pipe_under_the_name_of_the_store_is_an_error_and_keeps_nobody_waiting() {
+        let Home { store, _root, .. } = home();
+        let made = std::process::Command::new("mkfifo")
+            .arg(store.path())
+            .status();
+        assert!(made.unwrap().success());
+        assert!(matches!(store.read(), Err(StoreError::Read { .. })));
     }
 
     #[test]

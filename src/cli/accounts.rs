@@ -274,7 +274,8 @@ fn verify(setup: &Setup, record: &Record) -> Result<Option<Told>, Report> {
 
 /// Reads the store.
 pub fn read(setup: &Setup) -> Result<Accounts, Report> {
-    setup.store.read().map_err(store_failed)
+    // Without the tokens: a locked keychain must not ask for its password here.
+    setup.store.outline().map_err(store_failed)
 }
 
 /// Returns the account that `name` means, or the active one.
