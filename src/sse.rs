@@ -262,7 +262,7 @@ fn join_data(record: &[u8], joined: &mut Vec<u8>) {
 }
 
 fn read<'a>(bytes: &'a [u8], lossy: &'a mut String) -> &'a str {
-    match std::str::from_utf8(bytes) {
+    match simdutf8::basic::from_utf8(bytes) {
         Ok(text) => text,
         Err(_) => {
             *lossy = String::from_utf8_lossy(bytes).into_owned();
