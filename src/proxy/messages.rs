@@ -34,6 +34,7 @@ use crate::upstream::failure::Failure;
 use crate::upstream::limits::{self, Limits};
 use crate::upstream::retry;
 use crate::wire::envelope::ErrorKind;
+use crate::wire::json::ParseError;
 use crate::wire::messages;
 use crate::wire::newest::Newest;
 
@@ -80,7 +81,7 @@ async fn run(
 ) -> Result<Run, Reply> {
     let (head, body) = request.into_parts();
     let body = intake::read(&head.headers, body).await?;
-    let request = messages::Request::parse(&body).map_err(refuse)?;
+    let request = parse(service, &body).map_err(refuse)?;
     let Conversation { key, agent } = Conversation::of(&head.headers, &request);
     let catalogue = service.shelf.current();
     let choice = catalogue
@@ -143,6 +144,13 @@ async fn run(
         Ok(begun) => Ok(Run::Stream(Box::new((begun, attempts, prepared)))),
         Err(failure) => Err(told(&failure, &attempts, &prepared)),
     }
+}
+
+/// Reads the client's request; of a list of tools that an earlier one had it reads no more than that it is the same.
+fn parse<'a>(service: &Service, body: &'a [u8]) -> Result<messages::Request<'a>, ParseError> {
+    // A translation that panicked leaves the cache whole or empty: it is only a cache.
+    let tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
+    messages::Request::parse_knowing(body, &tools.sources())
 }
 
 fn refuse(error: impl Display) -> Reply {

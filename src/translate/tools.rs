@@ -10,7 +10,7 @@ use crate::catalogue::model::Lane;
 use crate::translate::loss::Loss;
 use crate::translate::names::{ToolNames, is_legal};
 use crate::translate::{schema, writer};
-use crate::wire::json::{Kind, ParseError};
+use crate::wire::json::{Kept, Kind, ParseError, Raw};
 use crate::wire::messages::{Tool, ToolChoice, ToolMode, Tools};
 
 /// What all kept lists may take together. A list of 60 tools is about 0.2 MB with its source; this
@@ -25,6 +25,14 @@ pub struct ToolCache {
 }
 
 impl ToolCache {
+    /// Returns the lists as clients wrote them, for [`Request::parse_knowing`](crate::wire::messages::Request::parse_knowing);
+    /// the one used last comes first.
+    pub fn sources(&self) -> Vec<Raw<'_>> {
+        let kept = self.lists.iter().rev();
+        kept.filter_map(|list| Some(list.source.as_ref()?.raw()))
+            .collect()
+    }
+
     /// Returns the translation of `tools`, made now or earlier.
     pub(super) fn list(
         &mut self,
@@ -34,13 +42,13 @@ impl ToolCache {
         let Some(raw) = tools.raw() else {
             return Ok(Arc::new(ToolList::empty(lane)));
         };
-        let known = self
-            .lists
-            .iter()
-            .position(|list| list.lane == lane && list.source == raw.text());
+        let known = self.lists.iter().position(|list| {
+            let source = list.source.as_ref().map(Kept::raw);
+            list.lane == lane && source == Some(raw)
+        });
         let list = match known.and_then(|at| self.lists.remove(at)) {
             Some(list) => list,
-            None => Arc::new(ToolList::read(tools, raw.text(), lane)?),
+            None => Arc::new(ToolList::read(tools, raw, lane)?),
         };
         if list.bytes() <= CACHE_LIMIT_BYTES {
             self.lists.push_back(Arc::clone(&list));
@@ -55,8 +63,8 @@ impl ToolCache {
 /// A translated list of tools.
 #[derive(Debug)]
 pub(super) struct ToolList {
-    /// The list as the client wrote it.
-    source: String,
+    /// The list as the client wrote it; `None` if there was none.
+    source: Option<Kept>,
     lane: Lane,
     /// The definitions that are always shown, joined by commas.
     pub(super) shown: Vec<u8>,
@@ -84,7 +92,7 @@ pub(super) struct Deferred {
 impl ToolList {
     fn empty(lane: Lane) -> Self {
         Self {
-            source: String::new(),
+            source: None,
             lane,
             shown: Vec::new(),
             shown_names: BTreeSet::new(),
@@ -95,10 +103,10 @@ impl ToolList {
         }
     }
 
-    fn read(tools: &Tools<'_>, source: &str, lane: Lane) -> Result<Self, ParseError> {
+    fn read(tools: &Tools<'_>, source: Raw<'_>, lane: Lane) -> Result<Self, ParseError> {
         let tools = tools.list()?;
         let mut list = Self {
-            source: source.to_owned(),
+            source: Some(source.into()),
             ..Self::empty(lane)
         };
         let legal: BTreeSet<_> = tools
@@ -201,7 +209,11 @@ impl ToolList {
             .iter()
             .map(|tool| tool.name.len() + tool.definition.len())
             .sum();
-        self.source.len() + self.shown.len() + deferred
+        let source = self
+            .source
+            .as_ref()
+            .map_or(0, |kept| kept.raw().text().len());
+        source + self.shown.len() + deferred
     }
 }
 

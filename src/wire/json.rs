@@ -28,6 +28,32 @@ pub struct Raw<'a> {
     broken: bool,
 }
 
+/// A value that outlives the document it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    text: String,
+    broken: bool,
+}
+
+impl Kept {
+    /// Returns the value.
+    pub fn raw(&self) -> Raw<'_> {
+        Raw {
+            text: &self.text,
+            broken: self.broken,
+        }
+    }
+}
+
+impl From<Raw<'_>> for Kept {
+    fn from(raw: Raw<'_>) -> Self {
+        Self {
+            text: raw.text.to_owned(),
+            broken: raw.broken,
+        }
+    }
+}
+
 /// What kind of value a document holds at some point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -290,6 +316,26 @@ impl<'a> Reader<'a> {
         Ok(Raw {
             text: &self.text[start..self.at],
             broken,
+        })
+    }
+
+    /// Passes the next value without looking into it, if it is written like `known`: an object or a list that was read
+    /// as a whole before, at the same depth. `None`, and nothing is passed, if it is another.
+    pub fn known(&mut self, known: Raw<'_>) -> Option<Raw<'a>> {
+        if !matches!(known.kind(), Kind::Object | Kind::List) {
+            return None;
+        }
+        self.kind().ok()?;
+        // It ends where its bracket closes, whatever follows: what begins like it is it.
+        let rest = &self.text[self.at..];
+        let text = rest
+            .starts_with(known.text)
+            .then(|| &rest[..known.text.len()])?;
+        self.at += text.len();
+        self.broken |= known.broken;
+        Some(Raw {
+            text,
+            broken: known.broken,
         })
     }
 
