@@ -75,9 +75,12 @@ impl Stage {
             backend,
             environment,
         };
-        for account in accounts {
-            // Each has a file of its own: ccx goes on reading it.
-            let directory = stage.path("home/.codex").join(&account.name);
+        for (number, account) in accounts.iter().enumerate() {
+            // Each has a file of its own: ccx goes on reading it. The first is where the Codex CLI has it.
+            let directory = match number {
+                0 => stage.path("home/.codex"),
+                _ => stage.path("home/.codex").join(&account.name),
+            };
             std::fs::create_dir_all(&directory).unwrap();
             account
                 .write_auth_json(&directory, UnixSeconds(now), LIFETIME)
