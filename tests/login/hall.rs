@@ -100,10 +100,14 @@ impl Hall {
 
     /// Starts `ccx` with `arguments` on a terminal.
     pub(crate) fn screen(&self, arguments: &[&str], size: (u16, u16)) -> Screen {
-        let program = Path::new(env!("CARGO_BIN_EXE_ccx"));
+        // As under a person's shell. When the leader of a session ends, the kernel hangs its terminal up and throws
+        // away what nobody has read yet: that must not be the last words of ccx.
+        let shell = r#"trap : INT; "$0" "$@"; status=$?; sleep 0.1; exit $status"#;
+        let mut words = vec!["-c", shell, env!("CARGO_BIN_EXE_ccx")];
+        words.extend(arguments);
         Screen::start(
-            program,
-            arguments,
+            Path::new("/bin/sh"),
+            &words,
             &self.environment,
             &self.path("work"),
             size,
