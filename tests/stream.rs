@@ -1,240 +1,25 @@
-//! Responses streams become legal Messages streams: recorded ones, cut ones, and any soup of events.
+//! Responses streams become legal Messages streams: recorded ones, cut ones, and each kind of event.
+//!
+//! `laws/streams.rs` has any soup of events.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
+#[path = "support/grammar.rs"]
+mod grammar;
+#[path = "support/machine.rs"]
+mod machine;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ccx::sse::{Decoder, Frame};
-use ccx::translate::fold::Fold;
-use ccx::translate::names::ToolNames;
 use ccx::translate::reasoning::Origin;
 use ccx::translate::stream::{
-    EMPTY_COMPLETION, Machine, NAMELESS_CALL, STALLED_ARGUMENTS, Setup, Step, TOO_LONG, UNSTATED,
+    EMPTY_COMPLETION, Machine, NAMELESS_CALL, STALLED_ARGUMENTS, Step, TOO_LONG, UNSTATED,
 };
-use ccx::wire::envelope::ErrorKind;
 use ccx::wire::responses::{StreamFailure, Usage};
-use proptest::prelude::*;
+use grammar::check;
+use machine::*;
 use serde_json::{Value, json};
-
-fn setup() -> Setup {
-    let mut names = ToolNames::default();
-    names.insert("short".to_owned(), "mcp__a very long name".to_owned());
-    Setup {
-        message_id: "msg_1".to_owned(),
-        model: "gpt-\"6\"".to_owned(),
-        origin: Origin {
-            account: "0123456789ab".to_owned(),
-            model: "gpt-6".to_owned(),
-        },
-        names: Arc::new(names),
-        input_tokens: 42,
-    }
-}
-
-/// What became of a stream.
-#[derive(Debug, PartialEq)]
-struct Run {
-    /// The Messages stream; a failure or a cut is ended with an error record.
-    output: String,
-    step: Step,
-    usage: Option<Usage>,
-}
-
-fn run(chunks: &[&[u8]]) -> Run {
-    let mut decoder = Decoder::default();
-    let mut machine = Machine::new(setup());
-    let mut out = Vec::new();
-    let mut last = Step::Continue;
-    'stream: for chunk in chunks {
-        decoder.feed(chunk).unwrap();
-        while let Some(frame) = decoder.next_frame() {
-            let before = out.len();
-            let was_committed = machine.is_committed();
-            let step = machine.feed(frame, &mut out);
-            assert!(machine.is_committed() || !was_committed);
-            assert!(machine.has_begun() || out.len() == before);
-            if step != Step::Continue {
-                last = step;
-                break 'stream;
-            }
-        }
-    }
-    match &last {
-        Step::Finished => {
-            // Nothing is written after the end, whatever comes.
-            let end = out.len();
-            machine.fail(ErrorKind::Api, "late", &mut out);
-            machine.end_empty(&mut out);
-            let late = Frame {
-                event: "response.output_text.delta",
-                data: r#"{"delta":"late"}"#,
-            };
-            assert_eq!(machine.feed(late, &mut out), Step::Finished);
-            assert_eq!(out.len(), end);
-        }
-        Step::Failed(failure) => {
-            let end = out.len();
-            let late = Frame {
-                event: "response.output_text.delta",
-                data: r#"{"delta":"late"}"#,
-            };
-            assert_eq!(machine.feed(late, &mut out), Step::Continue);
-            assert_eq!(out.len(), end);
-            let StreamFailure {
-                code, incomplete, ..
-            } = failure;
-            let message = code
-                .as_deref()
-                .or(incomplete.as_deref())
-                .unwrap_or("no code");
-            machine.fail(ErrorKind::Api, message, &mut out);
-        }
-        Step::Continue => machine.fail(ErrorKind::Api, "cut", &mut out),
-    }
-    Run {
-        output: String::from_utf8(out).unwrap(),
-        step: last,
-        usage: machine.usage(),
-    }
-}
-
-/// Content blocks as the client puts them together, and how the stream ended.
-#[derive(Debug, Default, PartialEq)]
-struct Message {
-    content: Vec<Value>,
-    end: Option<(Value, Value)>,
-    error: Option<Value>,
-}
-
-/// Reads a Messages stream and holds it to the grammar.
-fn check(output: &str) -> Message {
-    let mut decoder = Decoder::default();
-    decoder.feed(output.as_bytes()).unwrap();
-    let mut message = Message::default();
-    let mut is_started = false;
-    let mut is_over = false;
-    // The open block, and its partial JSON.
-    let mut open: Option<(usize, String)> = None;
-    while let Some(frame) = decoder.next_frame() {
-        let data: Value = serde_json::from_str(frame.data)
-            .unwrap_or_else(|error| panic!("{error}: {}", frame.data));
-        assert_eq!(data["type"], frame.event, "the type is the event's name");
-        assert!(!is_over, "{} after the end", frame.event);
-        assert!(
-            is_started || matches!(frame.event, "message_start" | "error"),
-            "{} before the start",
-            frame.event
-        );
-        match frame.event {
-            "message_start" => {
-                assert!(!is_started, "a second start");
-                is_started = true;
-                assert_eq!(data["message"]["content"], json!([]));
-                assert_eq!(data["message"]["role"], "assistant");
-            }
-            "content_block_start" => {
-                assert_eq!(open, None, "two blocks open");
-                assert_eq!(data["index"], message.content.len());
-                message.content.push(data["content_block"].clone());
-                open = Some((message.content.len() - 1, String::new()));
-            }
-            "content_block_delta" => {
-                let (index, partial) = open.as_mut().expect("a block is open");
-                assert_eq!(data["index"], *index);
-                let block = &mut message.content[*index];
-                let delta = &data["delta"];
-                let (field, wanted) = match delta["type"].as_str().unwrap() {
-                    "text_delta" => ("text", "text"),
-                    "thinking_delta" => ("thinking", "thinking"),
-                    "signature_delta" => ("signature", "thinking"),
-                    "input_json_delta" => {
-                        assert_eq!(block["type"], "tool_use");
-                        partial.push_str(delta["partial_json"].as_str().unwrap());
-                        continue;
-                    }
-                    other => panic!("unknown delta {other}"),
-                };
-                assert_eq!(block["type"], wanted);
-                assert!(
-                    field != "thinking" || block["signature"] == "",
-                    "thinking after the signature"
-                );
-                let text =
-                    block[field].as_str().unwrap().to_owned() + delta[field].as_str().unwrap();
-                block[field] = Value::from(text);
-            }
-            "content_block_stop" => {
-                let (index, partial) = open.take().expect("a block is open");
-                assert_eq!(data["index"], index);
-                let block = &mut message.content[index];
-                match block["type"].as_str().unwrap() {
-                    "text" => assert_ne!(block["text"], "", "an empty text block"),
-                    "thinking" => assert!(
-                        block["thinking"] != "" || block["signature"] != "",
-                        "an empty thinking block"
-                    ),
-                    _ => {
-                        assert_ne!(block["name"], "");
-                        assert_ne!(block["id"], "");
-                        block["input"] =
-                            serde_json::from_str(&partial).unwrap_or(Value::from(partial));
-                    }
-                }
-            }
-            "message_delta" => {
-                assert_eq!(open, None, "an open block at the end");
-                assert_eq!(message.end, None);
-                message.end = Some((data["delta"]["stop_reason"].clone(), data["usage"].clone()));
-                let has_tool = message
-                    .content
-                    .iter()
-                    .any(|block| block["type"] == "tool_use");
-                match data["delta"]["stop_reason"].as_str().unwrap() {
-                    "tool_use" => assert!(has_tool),
-                    "end_turn" => assert!(!has_tool),
-                    "max_tokens" => {}
-                    other => panic!("unknown stop reason {other}"),
-                }
-                assert_eq!(data["delta"]["stop_sequence"], Value::Null);
-            }
-            "message_stop" => {
-                assert!(message.end.is_some());
-                is_over = true;
-            }
-            "error" => {
-                assert_eq!(message.end, None);
-                message.error = Some(data["error"].clone());
-                is_over = true;
-            }
-            other => panic!("unknown event {other}"),
-        }
-    }
-    assert!(!decoder.has_tail());
-    assert!(is_over, "the stream has no end");
-    message
-}
-
-fn here() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn fixtures() -> BTreeMap<String, Vec<u8>> {
-    let found: BTreeMap<String, Vec<u8>> = fs::read_dir(here().join("tests/fixtures/codex/sse"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path: PathBuf| {
-            (
-                path.file_stem().unwrap().to_str().unwrap().to_owned(),
-                fs::read(&path).unwrap(),
-            )
-        })
-        .collect();
-    assert!(found.len() >= 27);
-    found
-}
 
 /// Compares with a golden file; `CCX_BLESS=1` writes it instead.
 fn golden(path: &str, text: &str) {
@@ -250,19 +35,6 @@ fn golden(path: &str, text: &str) {
         "{} differs; CCX_BLESS=1 rewrites it. Now:\n{text}",
         path.display()
     );
-}
-
-fn fold(stream: &[u8]) -> (Fold, Step) {
-    let mut decoder = Decoder::default();
-    decoder.feed(stream).unwrap();
-    let mut fold = Fold::new(setup());
-    while let Some(frame) = decoder.next_frame() {
-        let step = fold.feed(frame);
-        if step != Step::Continue {
-            return (fold, step);
-        }
-    }
-    (fold, Step::Continue)
 }
 
 #[test]
@@ -285,19 +57,6 @@ fn recorded_streams_fold_to_what_they_stream() {
             same_message(&fold.into_body(), &check(&streamed.output));
         }
     }
-}
-
-fn same_message(body: &[u8], streamed: &Message) {
-    let body: Value = serde_json::from_slice(body).unwrap();
-    assert_eq!(body["content"], Value::from(streamed.content.clone()));
-    let (reason, usage) = streamed.end.clone().unwrap();
-    assert_eq!(
-        body,
-        json!({
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "gpt-\"6\"",
-            "content": streamed.content, "stop_reason": reason, "stop_sequence": null, "usage": usage,
-        })
-    );
 }
 
 #[test]
@@ -339,95 +98,6 @@ fn streams_do_not_depend_on_chunking() {
         let crlf = String::from_utf8(stream).unwrap().replace('\n', "\r\n");
         assert_eq!(run(&[crlf.as_bytes()]), whole, "{name} with CRLF");
     }
-}
-
-/// A stream of events; each is its type and the rest of its data.
-fn stream(events: &[Value]) -> String {
-    events
-        .iter()
-        .map(|event| {
-            let name = event["type"].as_str().unwrap();
-            format!("event: {name}\ndata: {event}\n\n")
-        })
-        .collect()
-}
-
-fn text_delta(index: u64, delta: &str) -> Value {
-    json!({"type": "response.output_text.delta", "output_index": index, "item_id": format!("i{index}"), "content_index": 0, "delta": delta})
-}
-
-fn arguments_delta(index: u64, delta: &str) -> Value {
-    json!({"type": "response.function_call_arguments.delta", "output_index": index, "item_id": format!("i{index}"), "delta": delta})
-}
-
-fn summary_delta(index: u64, part: u64, delta: &str) -> Value {
-    json!({"type": "response.reasoning_summary_text.delta", "output_index": index, "item_id": format!("i{index}"), "summary_index": part, "delta": delta})
-}
-
-fn added(index: u64, item: Value) -> Value {
-    json!({"type": "response.output_item.added", "output_index": index, "item": item})
-}
-
-fn done(index: u64, item: Value) -> Value {
-    json!({"type": "response.output_item.done", "output_index": index, "item": item})
-}
-
-fn message(index: u64, text: &str) -> Value {
-    json!({"type": "message", "id": format!("i{index}"), "content": [{"type": "output_text", "text": text}]})
-}
-
-fn call(index: u64, name: &str, arguments: &str) -> Value {
-    json!({"type": "function_call", "id": format!("i{index}"), "call_id": format!("call{index}"), "name": name, "arguments": arguments})
-}
-
-fn reasoning(index: u64, summary: &[&str], encrypted: Option<&str>) -> Value {
-    let summary: Vec<Value> = summary
-        .iter()
-        .map(|text| json!({"type": "summary_text", "text": text}))
-        .collect();
-    json!({"type": "reasoning", "id": format!("i{index}"), "summary": summary, "encrypted_content": encrypted})
-}
-
-fn completed() -> Value {
-    json!({"type": "response.completed", "response": {"id": "r", "usage": {"input_tokens": 10, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 3, "output_tokens_details": {"reasoning_tokens": 1}}}})
-}
-
-/// The message that the events make, streamed and folded.
-fn told(events: &[Value]) -> Message {
-    let stream = stream(events);
-    let run = run(&[stream.as_bytes()]);
-    let message = check(&run.output);
-    let (fold, step) = fold(stream.as_bytes());
-    assert_eq!(step, run.step);
-    if step == Step::Finished {
-        same_message(&fold.into_body(), &message);
-    }
-    message
-}
-
-fn content(events: &[Value]) -> Vec<Value> {
-    let message = told(events);
-    assert_eq!(message.error, None);
-    message.content
-}
-
-fn failure(events: &[Value]) -> StreamFailure {
-    match run(&[stream(events).as_bytes()]).step {
-        Step::Failed(failure) => failure,
-        step => panic!("no failure: {step:?}"),
-    }
-}
-
-fn text(text: &str) -> Value {
-    json!({"type": "text", "text": text})
-}
-
-fn thinking(thinking: &str, signature: &str) -> Value {
-    json!({"type": "thinking", "thinking": thinking, "signature": signature})
-}
-
-fn tool(id: &str, name: &str, input: Value) -> Value {
-    json!({"type": "tool_use", "id": id, "name": name, "input": input})
 }
 
 #[test]
@@ -974,17 +644,6 @@ fn halves_of_a_surrogate_pair_pass_as_they_are() {
     assert_eq!(body["content"], json!([{"type": "text", "text": "😀"}]));
 }
 
-/// Rewrites every JSON of a stream so that the quick reading gives up on it.
-fn slowed(stream: &str) -> String {
-    stream
-        .lines()
-        .map(|line| match line.strip_prefix("data: {") {
-            Some(rest) => format!("data: {{ {rest}\n"),
-            None => format!("{line}\n"),
-        })
-        .collect()
-}
-
 #[test]
 fn quick_and_plain_reading_write_the_same() {
     for (name, stream) in fixtures() {
@@ -1004,113 +663,5 @@ fn quick_and_plain_reading_write_the_same() {
             run(&[stream.as_bytes()]),
             "{name} without event fields"
         );
-    }
-}
-
-fn soup_item() -> impl Strategy<Value = Value> {
-    let piece = prop_oneof![
-        Just(String::new()),
-        Just(" ".to_owned()),
-        "[a-c\"\\\\\n\u{e4}]{1,4}"
-    ];
-    let id = prop_oneof![
-        Just(Value::Null),
-        (0..4u64).prop_map(|id| json!(format!("i{id}")))
-    ];
-    (0..4u8, id, piece.clone(), piece, proptest::option::of(Just("gAA")), any::<bool>()).prop_map(
-        |(kind, id, one, two, encrypted, has_name)| {
-            let name = has_name.then_some("f");
-            match kind {
-                0 => json!({"type": "message", "id": id, "content": [{"text": one}, {"refusal": two}]}),
-                1 => json!({"type": "reasoning", "id": id, "summary": [{"text": one}, {"text": two}], "encrypted_content": encrypted}),
-                2 => json!({"type": "function_call", "id": id, "call_id": name, "name": name, "arguments": one}),
-                _ => json!({"type": "custom_tool_call", "id": id, "call_id": name, "name": name, "input": two}),
-            }
-        },
-    )
-}
-
-fn soup_event() -> impl Strategy<Value = Value> {
-    let index = prop_oneof![1 => Just(Value::Null), 4 => (0..4u64).prop_map(|index| json!(index))];
-    let id = prop_oneof![
-        Just(Value::Null),
-        (0..4u64).prop_map(|id| json!(format!("i{id}")))
-    ];
-    const NAMES: [&str; 12] = [
-        "response.output_text.delta",
-        "response.refusal.delta",
-        "response.reasoning_summary_text.delta",
-        "response.reasoning_text.delta",
-        "response.function_call_arguments.delta",
-        "response.custom_tool_call_input.delta",
-        "response.output_text.done",
-        "response.reasoning_summary_text.done",
-        "response.function_call_arguments.done",
-        "response.custom_tool_call_input.done",
-        "response.created",
-        "response.unknown",
-    ];
-    let text = "[a-c\"\\\\\n\u{e4}]{0,4}";
-    prop_oneof![
-        6 => (proptest::sample::select(&NAMES[..]), index.clone(), id, 0..3u64, text).prop_map(|(name, index, id, part, text)| json!({
-            "type": name, "output_index": index, "item_id": id, "content_index": part,
-            "delta": text, "text": text, "arguments": text, "input": text,
-        })),
-        2 => (index.clone(), soup_item()).prop_map(|(index, item)| json!({"type": "response.output_item.added", "output_index": index, "item": item})),
-        3 => (index, soup_item()).prop_map(|(index, item)| json!({"type": "response.output_item.done", "output_index": index, "item": item})),
-    ]
-}
-
-fn soup_end() -> impl Strategy<Value = Option<Value>> {
-    prop_oneof![
-        1 => Just(None),
-        1 => Just(Some(json!({"type": "response.failed", "response": {"error": {"code": "a"}}}))),
-        1 => Just(Some(json!({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}))),
-        4 => proptest::collection::vec(soup_item(), 0..3).prop_map(|output| Some(json!({"type": "response.completed", "response": {"output": output}}))),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_soup_of_events_is_a_legal_stream(
-        events in proptest::collection::vec(soup_event(), 0..24),
-        end in soup_end(),
-    ) {
-        let events: Vec<Value> = events.into_iter().chain(end).collect();
-        let stream = stream(&events);
-        let whole = run(&[stream.as_bytes()]);
-        // The quick way is the plain way with less work.
-        prop_assert_eq!(&run(&[slowed(&stream).as_bytes()]), &whole);
-        told(&events);
-    }
-
-    #[test]
-    fn garbage_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        check(&run(&[&bytes]).output);
-    }
-
-    #[test]
-    fn an_interleaving_tells_what_the_sequence_tells(
-        order in proptest::collection::vec(0..3usize, 0..40),
-        texts in proptest::collection::vec("[a-z\"\\\\\n ]{1,6}", 3),
-    ) {
-        // Three items, each with its own sequence of events, told in turns.
-        let arguments = json!({"a": texts[1]}).to_string();
-        let (head, tail) = arguments.split_at(4);
-        let items = [
-            vec![added(0, reasoning(0, &[], None)), summary_delta(0, 0, &texts[0]), done(0, reasoning(0, &[&texts[0]], Some("g")))],
-            vec![added(1, call(1, "f", "")), arguments_delta(1, head), arguments_delta(1, tail), done(1, call(1, "f", &arguments))],
-            vec![added(2, message(2, "")), text_delta(2, &texts[2]), done(2, message(2, &texts[2]))],
-        ];
-        let mut rest: Vec<_> = items.iter().map(|events| events.iter()).collect();
-        // The first item begins: upstream announces items in their order.
-        let mut events: Vec<Value> = rest.iter_mut().filter_map(|item| item.next().cloned()).collect();
-        events.extend(order.iter().filter_map(|at| rest[*at].next().cloned()));
-        events.extend(rest.into_iter().flatten().cloned());
-        events.push(completed());
-        let sequence: Vec<Value> = items.concat().into_iter().chain([completed()]).collect();
-        prop_assert_eq!(content(&events), content(&sequence));
     }
 }

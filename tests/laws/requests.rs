@@ -1,8 +1,6 @@
 //! Whatever blocks a request is made of: it is translated without a panic into valid JSON in which
 //! calls and outputs are paired, and cutting a conversation short changes nothing of its beginning.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::collections::BTreeMap;
 
 use ccx::catalogue::model::{Effort, Lane, Model};
