@@ -4,12 +4,11 @@
 //! this process, and under the account's lock one in all processes: whoever gets the lock reads the store again
 //! and uses what somebody else has renewed. New tokens are on disk before anybody sees them.
 //!
-//! A renewal runs in a task of its own and not in the caller's: a client that hangs up in the middle must not
-//! lose a refresh token that the issuer has already replaced. [`Broker::settle`] waits for such tasks.
+//! A renewal ([`flight`](super::flight)) runs in a task of its own and not in the caller's: a client that hangs up in the
+//! middle must not lose a refresh token that the issuer has already replaced. [`Broker::settle`] waits for such tasks.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,23 +16,17 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::account::apart::{Apart, Rotation};
 use crate::account::credentials::Credentials;
 use crate::account::freshness::{Freshness, freshness};
-use crate::account::import;
-use crate::account::record::{Death, Record};
-use crate::account::renewal::{self, Step, Stop};
+use crate::account::record::Record;
 use crate::account::select::{SelectError, select};
 use crate::account::store::{Store, StoreError};
-use crate::account::takeover::Takeover;
-use crate::oauth::exchange::{Exchange, ExchangeError, RefreshReason, Tokens};
+use crate::oauth::exchange::Exchange;
 use crate::secret::Secret;
 use crate::time::UnixSeconds;
 
 pub use crate::account::sign_in::SignInError;
-
-/// How long to wait for another process that renews the same account: one exchange with its time limit, and one
-/// more behind it.
-const LOCK_WAIT: Duration = Duration::from_secs(35);
 
 /// How long a request waits for a renewal while the old token is still good. The renewal goes on without it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -72,15 +65,18 @@ pub struct Broker {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    store: Store,
-    exchange: Exchange,
-    clock: Clock,
+/// What all clones of a broker have.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) exchange: Exchange,
+    pub(super) clock: Clock,
+    /// Who spends refresh tokens: a process that outlives this one, or we ourselves.
+    pub(super) apart: Option<Apart>,
     memory: Mutex<Memory>,
 }
 
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     /// The account that is used when none is named; chosen once, so that a session stays with it.
     active: Option<String>,
     /// Accounts by the name they were asked for.
@@ -90,7 +86,7 @@ struct Memory {
     /// By id: the renewal that is running.
     flights: HashMap<String, watch::Receiver<Option<Outcome>>>,
     /// By id: tokens that the issuer gave and the disk did not take.
-    unsaved: HashMap<String, Rotation>,
+    pub(super) unsaved: HashMap<String, Rotation>,
 }
 
 struct Held {
@@ -99,16 +95,8 @@ struct Held {
     content_until: UnixSeconds,
 }
 
-/// New tokens and the refresh token they replace.
-#[derive(Clone)]
-struct Rotation {
-    spent: Secret<String>,
-    tokens: Tokens,
-    /// When they came: what they say of their end counts from here.
-    at: UnixSeconds,
-}
-
-type Outcome = Result<Credentials, SignInError>;
+/// A token that can be sent, or why there is none.
+pub(super) type Outcome = Result<Credentials, SignInError>;
 
 impl Memory {
     fn chosen(&self, account: Option<&str>) -> Option<&str> {
@@ -163,6 +151,20 @@ impl Broker {
                 store,
                 exchange,
                 clock,
+                apart: None,
+                memory: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Makes a broker whose refresh tokens are spent by processes of their own: see [`Apart`].
+    pub fn renewing_apart(store: Store, exchange: Exchange, clock: Clock, apart: Apart) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                exchange,
+                clock,
+                apart: Some(apart),
                 memory: Mutex::default(),
             }),
         }
@@ -246,6 +248,20 @@ impl Broker {
         }
     }
 
+    /// Renews the account with this id if that is due, or if its token is `refused`, and returns what it then has.
+    ///
+    /// # Errors
+    ///
+    /// There is no token to be had. Where the issuer gave one that could not be saved, it is returned beside the error.
+    pub async fn renew_account(
+        &self,
+        id: &str,
+        refused: Option<&Secret<String>>,
+    ) -> Result<Credentials, (SignInError, Option<Rotation>)> {
+        let outcome = landed(self.shared.flight(id, refused)).await;
+        outcome.map_err(|error| (error, self.shared.memory().unsaved.remove(id)))
+    }
+
     /// Waits until no renewal is running. Call it before the runtime ends: a renewal that is cut off may lose the
     /// sign-in. Takes no longer than the issuer's time limit and a wait for other processes.
     pub async fn settle(&self) {
@@ -279,13 +295,13 @@ async fn landed(mut flight: watch::Receiver<Option<Outcome>>) -> Outcome {
 }
 
 impl Shared {
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         // Every change to it is one insertion or removal: a panic elsewhere leaves it whole.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the store on a thread that may block.
-    async fn in_store<T: Send + 'static>(
+    pub(super) async fn in_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SignInError> {
@@ -350,162 +366,5 @@ impl Shared {
             let _ = sender.send(Some(outcome));
         });
         receiver
-    }
-
-    /// Renews an account under its lock, if nobody else has.
-    async fn renewed(&self, id: &str, refused: Option<&Secret<String>>) -> Outcome {
-        let (store, name) = (self.store.clone(), id.to_owned());
-        let lock = spawn_blocking(move || store.lock_account(&name, LOCK_WAIT)).await;
-        let _lock = lock
-            .map_err(|_| SignInError::Interrupted)?
-            .map_err(|error| SignInError::Busy(Arc::new(error)))?;
-        let unsaved = self.memory().unsaved.get(id).cloned();
-        if let Some(rotation) = unsaved {
-            self.save(id, rotation).await?;
-        }
-        let wanted = id.to_owned();
-        let record = self
-            .in_store(move |store| store.account(&wanted))
-            .await?
-            .ok_or(SignInError::Removed)?;
-        let account = record.name();
-        match renewal::step(&record, refused, self.clock.now()) {
-            Step::Use => Ok(record.credentials()),
-            Step::Reread(path) => self.reread(&record, path, refused).await,
-            Step::Share(path) => {
-                let (path, now) = (path.to_owned(), || self.clock.now());
-                let takeover = Takeover {
-                    store: &self.store,
-                    exchange: &self.exchange,
-                    now: &now,
-                    path,
-                    refused,
-                };
-                takeover.renew(&record).await
-            }
-            Step::Exchange(token) => self.exchange(&record, token, refused).await,
-            Step::Stop(Stop::Dead(reason)) => Err(SignInError::Refused {
-                account,
-                reason: reason.clone(),
-            }),
-            Step::Stop(Stop::Sealed(why)) => Err(SignInError::Sealed { account, why }),
-            Step::Stop(Stop::NoRefreshToken) => Err(SignInError::NoRefreshToken { account }),
-            Step::Stop(Stop::StillRefused) => Err(SignInError::StillRefused { account }),
-        }
-    }
-
-    /// Spends the refresh token.
-    async fn exchange(
-        &self,
-        record: &Record,
-        token: &Secret<String>,
-        refused: Option<&Secret<String>>,
-    ) -> Outcome {
-        let reason = match refused {
-            Some(_) => RefreshReason::UnauthorizedRecovery,
-            None => RefreshReason::ProactiveExpiry,
-        };
-        let spent = token.clone();
-        match self.exchange.refresh(token, reason).await {
-            Ok(tokens) => {
-                let at = self.clock.now();
-                let rotation = Rotation { spent, tokens, at };
-                let renewed = self.save(&record.id, rotation).await?;
-                tracing::info!(account = record.id, ?reason, "token renewed");
-                Ok(renewed.credentials())
-            }
-            Err(ExchangeError::Refused(reason)) => {
-                let death = Death {
-                    reason: reason.clone(),
-                    at: self.clock.now(),
-                };
-                let id = record.id.clone();
-                let kept = self
-                    .in_store(move |store| {
-                        store.update(&id, |record| {
-                            if record.refresh_token.as_ref() == Some(&spent) {
-                                record.dead = Some(death);
-                            }
-                        })
-                    })
-                    .await?
-                    .ok_or(SignInError::Removed)?;
-                tracing::warn!(account = record.id, %reason, "sign-in refused for good");
-                // Signed in anew while we asked: the refusal was for the old sign-in.
-                if renewal::step(&kept, refused, self.clock.now()) == Step::Use
-                    && kept.dead.is_none()
-                {
-                    return Ok(kept.credentials());
-                }
-                Err(SignInError::Refused {
-                    account: record.name(),
-                    reason,
-                })
-            }
-            Err(source) => Err(SignInError::Unreachable {
-                account: record.name(),
-                source,
-            }),
-        }
-    }
-
-    /// Puts new tokens on disk; what the disk does not take is kept for the next attempt, and not used before.
-    async fn save(&self, id: &str, rotation: Rotation) -> Result<Record, SignInError> {
-        self.memory()
-            .unsaved
-            .insert(id.to_owned(), rotation.clone());
-        let account = id.to_owned();
-        let saved = self
-            .in_store(move |store| {
-                store.update(&account, |record| {
-                    // Else the person has signed in anew meanwhile, and those tokens are the better ones.
-                    if record.refresh_token.as_ref() == Some(&rotation.spent) {
-                        renewal::apply(record, rotation.tokens, rotation.at);
-                    }
-                })
-            })
-            .await?;
-        self.memory().unsaved.remove(id);
-        saved.ok_or(SignInError::Removed)
-    }
-
-    /// Looks whether the Codex CLI has renewed its login.
-    async fn reread(
-        &self,
-        record: &Record,
-        path: &Path,
-        refused: Option<&Secret<String>>,
-    ) -> Outcome {
-        let account = record.name();
-        let file = path.to_owned();
-        let read = spawn_blocking(move || import::read(&file)).await;
-        let login = read
-            .map_err(|_| SignInError::Interrupted)?
-            .map_err(|error| SignInError::ImportUnreadable {
-                account: account.clone(),
-                source: Arc::new(error),
-            })?;
-        let path = path.to_owned();
-        let now = self.clock.now();
-        if login.id().as_ref() != Some(&record.id) {
-            return Err(SignInError::ImportChanged { account, path });
-        }
-        if freshness(login.claims.expires_at, now) == Freshness::Expired {
-            return Err(SignInError::ImportExpired { account, path });
-        }
-        if Some(&login.access_token) == refused {
-            return Err(SignInError::ImportRefused { account, path });
-        }
-        if login.access_token == record.access_token {
-            // Ending, and the Codex CLI has not renewed it yet.
-            return Ok(record.credentials());
-        }
-        let id = record.id.clone();
-        let adopted = self
-            .in_store(move |store| store.update(&id, |record| login.adopt_into(record, now)))
-            .await?
-            .ok_or(SignInError::Removed)?;
-        tracing::info!(account = adopted.id, "token adopted from the Codex login");
-        Ok(adopted.credentials())
     }
 }

@@ -1,10 +1,12 @@
 //! Accounts: who may speak to upstream, and with which token.
 
+pub mod apart;
 pub mod bindings;
 pub mod broker;
 pub mod chooser;
 pub mod codex_file;
 pub mod credentials;
+pub mod flight;
 pub mod freshness;
 pub mod health;
 pub mod health_file;

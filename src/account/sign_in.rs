@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::account::apart::Told;
 use crate::account::codex_file::CodexFileError;
 use crate::account::import::ImportError;
 use crate::account::record::{DeadReason, Record, Sealed};
@@ -115,6 +116,9 @@ pub enum SignInError {
     /// Another process is renewing the account and does not finish.
     #[error("another ccx is still renewing the sign-in")]
     Busy(#[source] Arc<LockError>),
+    /// The process that was to renew it could not.
+    #[error(transparent)]
+    Elsewhere(Told),
     /// ccx itself is ending.
     #[error("the renewal of the sign-in was interrupted")]
     Interrupted,
@@ -123,10 +127,11 @@ pub enum SignInError {
 impl SignInError {
     /// Says whether the same call may succeed later without the person doing anything.
     pub const fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Busy(_) | Self::Interrupted
-        )
+        match self {
+            Self::Unreachable { .. } | Self::Busy(_) | Self::Interrupted => true,
+            Self::Elsewhere(told) => told.is_transient,
+            _ => false,
+        }
     }
 
     /// Says why the tokens of `record` cannot be had, if they cannot.
@@ -148,6 +153,7 @@ impl SignInError {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Unreachable { .. } | Self::Busy(_) => Kind::Upstream,
+            Self::Elsewhere(told) if told.is_transient => Kind::Upstream,
             Self::Interrupted => Kind::Internal,
             Self::Select(SelectError::Ambiguous { .. } | SelectError::Unknown { .. }) => {
                 Kind::Usage
@@ -159,6 +165,7 @@ impl SignInError {
     /// Returns what the person can do, naming the command.
     pub fn mend(&self) -> Cow<'static, str> {
         match self {
+            Self::Elsewhere(told) => told.mend.clone().into(),
             Self::NoAccount {
                 set_aside: Some(path),
             } => format!(

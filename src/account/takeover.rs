@@ -7,7 +7,7 @@
 //!
 //! Where the file could not be written, the new refresh token goes into the store; it is put into the file at the
 //! next renewal, unless the person has signed in to Codex anew meanwhile. A crash between the issuer's answer and
-//! the writing loses the sign-in: no program can know a token that it has not received.
+//! the writing would lose the sign-in, so this runs in a process of its own ([`apart`](super::apart)).
 
 use std::path::PathBuf;
 use std::sync::Arc;

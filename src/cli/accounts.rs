@@ -82,8 +82,8 @@ pub fn run(environment: &Environment, words: &AccountsWords) -> Result<u8, Repor
     let told = match verb {
         Verb::Remove { yes, .. } => remove(&setup, record, *yes)?,
         Verb::Rename { label, .. } => rename(&setup, &kept, record, label)?,
-        Verb::Refresh { .. } => refresh(&setup, record)?,
-        Verb::Verify { .. } => verify(&setup, record)?,
+        Verb::Refresh { .. } => refresh(&setup, &whole(&setup, record)?)?,
+        Verb::Verify { .. } => verify(&setup, &whole(&setup, record)?)?,
     };
     let Some(told) = told else {
         return Ok(0);
@@ -96,6 +96,14 @@ pub fn run(environment: &Environment, words: &AccountsWords) -> Result<u8, Repor
         note_what_is_left(&setup)?;
     }
     Ok(0)
+}
+
+/// Returns the account with its tokens, wherever they are kept.
+fn whole(setup: &Setup, record: &Record) -> Result<Record, Report> {
+    let record = setup.store.account(&record.id).map_err(store_failed)?;
+    let record = record.ok_or_else(removed)?;
+    SignInError::check_sealed(&record).map_err(SignInError::report)?;
+    Ok(record)
 }
 
 /// What a command has done.

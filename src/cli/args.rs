@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::account::apart::RENEW_WORD;
 use crate::cli::accounts::AccountsWords;
 use crate::cli::quota::QuotaWords;
 use crate::cli::statusline::StatuslineWords;
@@ -26,6 +27,8 @@ pub enum Words {
     Version,
     /// Hidden: lead the client's session inside a terminal of its own.
     Leader(Vec<OsString>),
+    /// Hidden: renew an account's tokens.
+    Renew,
     /// Hidden: become the client.
     Child(Vec<OsString>),
 }
@@ -212,6 +215,7 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
     };
     match first {
         "--ccx-leader" => Ok(Words::Leader(words[1..].to_vec())),
+        RENEW_WORD => Ok(Words::Renew),
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),

@@ -16,6 +16,7 @@ pub mod login;
 pub mod logout;
 pub mod models;
 pub mod quota;
+pub mod renew;
 pub mod run;
 pub mod setup;
 pub mod sign_in;

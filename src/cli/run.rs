@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
 use crate::cli::setup::VERSION;
-use crate::cli::{accounts, activate, logout, quota, statusline};
+use crate::cli::{accounts, activate, logout, quota, renew, statusline};
 use crate::cli::{daemon, demo, doctor, launch, login, status, ui};
 use crate::error::{Kind, Report};
 use crate::terminal::leader;
@@ -57,6 +57,7 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
             ui::result(&format!("ccx {VERSION}\n"));
             Ok(0)
         }
+        Words::Renew => renew::run(environment).map(|()| 0),
         // Taken by `main` before.
         Words::Leader(_) | Words::Child(_) => Ok(Kind::Internal.exit_code()),
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::account::apart::Apart;
 use crate::account::broker::{Broker, Clock};
 use crate::account::chooser::{Chooser, Level, Rules};
 use crate::account::sign_in::SignInError;
@@ -16,6 +17,7 @@ use crate::catalogue::list::Catalogue;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::environment::Environment;
 use crate::cli::host::Parts;
+use crate::cli::launch;
 use crate::cli::login;
 use crate::cli::ui;
 use crate::config::Config;
@@ -122,6 +124,18 @@ impl Setup {
         Chooser::new(rules, store, &self.places, Box::new(gauge), clock)
     }
 
+    /// Makes a broker that spends refresh tokens in this process.
+    pub fn broker(&self) -> Result<Broker, Report> {
+        let exchange = self.exchange()?;
+        Ok(Broker::new(self.store.clone(), exchange, Clock::system()))
+    }
+
+    fn exchange(&self) -> Result<Exchange, Report> {
+        let connections = Connections::new(&self.endpoints.auth)
+            .map_err(|error| Report::new(Kind::Internal, error))?;
+        Ok(Exchange::new(&self.endpoints.auth, connections))
+    }
+
     /// Makes what a proxy is made of.
     pub fn parts(&self, rules: Rules, secret: Secret<String>) -> Result<Parts, Report> {
         let identity = Identity {
@@ -134,10 +148,9 @@ impl Setup {
             .context("could not set up the way to upstream")
             .map_err(|error| Report::new(Kind::Internal, error))?;
         let client = Arc::new(client);
-        let connections = Connections::new(&self.endpoints.auth)
-            .map_err(|error| Report::new(Kind::Internal, error))?;
-        let exchange = Exchange::new(&self.endpoints.auth, connections);
-        let broker = Broker::new(self.store.clone(), exchange, Clock::system());
+        let apart = Apart::new(launch::own_executable()?);
+        let broker =
+            Broker::renewing_apart(self.store.clone(), self.exchange()?, Clock::system(), apart);
         Ok(Parts {
             broker: Arc::new(broker),
             chooser: Arc::new(self.chooser(rules, &gauges, Clock::system())),

@@ -141,10 +141,7 @@ impl Status<'_> {
                 }
             }
             None if self.views.is_empty() => {
-                line(
-                    "account",
-                    "none; `ccx login --import` takes over the Codex CLI's login",
-                );
+                line("account", "none; `ccx login` signs in");
             }
             None => line("account", "none is active; `ccx use NAME` chooses one"),
         }
