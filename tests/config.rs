@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::ffi::OsString;
 use std::fs;
 use std::process::Output;
 
+use ccx::cli::args::{self, Words};
+use ccx::config::{Config, KEYS, Overrides, Scope};
 use serde_json::Value;
 use support::stage::Stage;
 use support::stand_in;
@@ -44,6 +47,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn a_mistake_ends_a_launch_with_its_line() {
+    // [B16]
     let stage = stage();
     for (config, told) in [
         (
@@ -141,4 +145,91 @@ fn a_launch_sets_keys_for_itself() {
         stderr(&output).starts_with("error: --ccx-strategy must be \"sticky\", "),
         "{output:?}"
     );
+}
+
+/// The cells of the page's table of keys.
+fn rows(page: &str) -> Vec<Vec<&str>> {
+    page.lines()
+        .skip_while(|line| !line.starts_with("| key "))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+/// What stands in the page's blocks of this language.
+fn samples<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let mut parts = page.split("```");
+    let mut found = Vec::new();
+    while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
+        found.extend(block.strip_prefix(language).map(str::trim));
+    }
+    found
+}
+
+#[test]
+fn the_page_tells_every_key_as_it_is() {
+    let page = include_str!("../docs/config.md");
+    let rows = rows(page);
+    let told: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    assert_eq!(told, known);
+    let sections: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .filter(|title| known.contains(title))
+        .collect();
+    assert_eq!(sections, known, "a section for each, in the same order");
+    for (key, row) in KEYS.iter().zip(rows) {
+        let [_, values, default, launch] = row[..] else {
+            panic!("{row:?}");
+        };
+        let flag = match key.scope {
+            Scope::Launch => format!("`--ccx-{}`", key.name),
+            Scope::File => String::new(),
+        };
+        assert_eq!(launch, flag, "{}", key.name);
+        let shown = key.shown(&Config::default());
+        let shown = shown.map_or_else(String::new, |word| format!("`{word}`"));
+        assert_eq!(default, shown, "{}", key.name);
+        // Every word that the page names is taken, and every word that a message names is in the page.
+        for word in values.split(", ").filter(|word| word.starts_with('`')) {
+            let text = format!("{} = \"{}\"", key.name, word.trim_matches('`'));
+            assert!(Config::parse(&text).is_ok(), "{text}");
+        }
+        for word in key.wanted.split('"').skip(1).step_by(2) {
+            assert!(
+                values.contains(&format!("`{word}`")),
+                "{}: {word}",
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_pages_samples_are_understood() {
+    let page = include_str!("../docs/config.md");
+    let files = samples(page, "toml");
+    assert!(files.len() >= 2, "{files:?}");
+    for sample in files {
+        let read = Config::parse(sample);
+        assert!(
+            read.is_ok_and(|config| config != Config::default()),
+            "{sample}"
+        );
+    }
+    let lines = samples(page, "sh");
+    assert!(!lines.is_empty());
+    let launches = lines.iter().flat_map(|block| block.lines());
+    for line in launches {
+        let words = line.strip_prefix("ccx ").unwrap().split(' ');
+        let words: Vec<OsString> = words.map(OsString::from).collect();
+        match args::parse(&words) {
+            Ok(Words::Launch(launch)) => {
+                assert_ne!(launch.overrides, Overrides::default(), "{line}")
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
 }

@@ -25,7 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("terminal/", 1),
     ("proxy/", 1),
     ("ledger.rs", 1),
-    ("config.rs", 1),
+    ("config/", 1),
     ("account/store.rs", 2),
     ("account/health_file.rs", 2),
     ("account/codex_file.rs", 2),

@@ -140,10 +140,8 @@ impl Default for Accounts {
 
 impl Accounts {
     fn place(&self) -> Secrets {
-        match self.secrets.as_deref().map(str::parse) {
-            Some(Ok(Secrets::Keychain)) => Secrets::Keychain,
-            _ => Secrets::File,
-        }
+        let word = self.secrets.as_deref();
+        word.and_then(Secrets::of).unwrap_or_default()
     }
 
     fn find(&self, id: &str) -> Option<&Record> {

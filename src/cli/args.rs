@@ -12,7 +12,7 @@ use crate::account::apart::RENEW_WORD;
 use crate::cli::accounts::AccountsWords;
 use crate::cli::quota::QuotaWords;
 use crate::cli::statusline::StatuslineWords;
-use crate::config::{self, Overrides, UnknownWord};
+use crate::config::{KEYS, Key, Overrides, Scope, UnknownWord};
 
 /// What was typed.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,19 +50,19 @@ pub struct LaunchWords {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// A flag of ours that does not exist.
-    #[error(
-        "unknown flag {0}; ccx's own flags are --account NAME, --ccx-strategy NAME, \
-         --ccx-failover on|off and --ccx-no-pty"
-    )]
-    UnknownFlag(String),
+    #[error("unknown flag {flag}; ccx's own flags are {}", flags().join(", "))]
+    UnknownFlag {
+        /// As it was typed.
+        flag: String,
+    },
     /// A flag of ours without its value.
     #[error("{0} needs a value")]
-    NoValue(&'static str),
+    NoValue(String),
     /// A flag of ours with a value that it does not take.
     #[error("{flag} {problem}")]
     BadValue {
         /// The flag.
-        flag: &'static str,
+        flag: String,
         /// What it takes.
         problem: UnknownWord,
     },
@@ -246,12 +246,16 @@ fn launch(words: &[OsString]) -> Result<Words, UsageError> {
             break;
         } else if text == ACCOUNT {
             let value = rest.next().and_then(|value| value.to_str());
-            found.account = Some(value.ok_or(UsageError::NoValue(ACCOUNT))?.to_owned());
+            found.account = Some(
+                value
+                    .ok_or_else(|| UsageError::NoValue(ACCOUNT.to_owned()))?
+                    .to_owned(),
+            );
         } else if let Some(value) = text.strip_prefix("--account=") {
             found.account = Some(value.to_owned());
         } else if is_leading && text == "--ccx-no-pty" {
             found.no_pty = true;
-        } else if is_leading && text.starts_with("--ccx-") {
+        } else if is_leading && text.starts_with(PREFIX) {
             set(&mut found.overrides, text, &mut rest)?;
         } else {
             is_leading = false;
@@ -267,27 +271,43 @@ fn set<'a>(
     word: &str,
     rest: &mut impl Iterator<Item = &'a OsString>,
 ) -> Result<(), UsageError> {
-    const STRATEGY: &str = "--ccx-strategy";
-    const FAILOVER: &str = "--ccx-failover";
-    let (name, given) = match word.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
+    let (flag, given) = match word.split_once('=') {
+        Some((flag, value)) => (flag, Some(value)),
         None => (word, None),
     };
-    let flag = [STRATEGY, FAILOVER].into_iter().find(|flag| *flag == name);
-    let flag = flag.ok_or_else(|| UsageError::UnknownFlag(name.to_owned()))?;
+    let key = flag
+        .strip_prefix(PREFIX)
+        .and_then(Key::named)
+        .filter(|key| key.scope == Scope::Launch)
+        .ok_or_else(|| UsageError::UnknownFlag {
+            flag: flag.to_owned(),
+        })?;
     let value = match given {
         Some(value) => value,
         None => {
             let next = rest.next().and_then(|value| value.to_str());
-            next.ok_or(UsageError::NoValue(flag))?
+            next.ok_or_else(|| UsageError::NoValue(flag.to_owned()))?
         }
     };
-    let bad = |problem| UsageError::BadValue { flag, problem };
-    match flag {
-        STRATEGY => overrides.strategy = Some(value.parse().map_err(bad)?),
-        _ => overrides.failover = Some(config::switch(value).map_err(bad)?),
-    }
-    Ok(())
+    overrides.set(key, value).map_err(|problem| {
+        let flag = flag.to_owned();
+        UsageError::BadValue { flag, problem }
+    })
+}
+
+/// What stands before a key's name in a flag.
+const PREFIX: &str = "--ccx-";
+
+/// The keys that a launch may set.
+fn launch_keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.scope == Scope::Launch)
+}
+
+/// All of ccx's own flags, with what they take.
+fn flags() -> Vec<String> {
+    let keys = launch_keys().map(|key| format!("{PREFIX}{} {}", key.name, key.usage));
+    let first = ["--account NAME".to_owned(), "--ccx-no-pty".to_owned()];
+    first.into_iter().chain(keys).collect()
 }
 
 /// Returns the help of `ccx --help`.
@@ -301,6 +321,11 @@ pub fn help() -> String {
             about.unwrap_or_default()
         ));
     }
+    let mut keys = String::new();
+    for key in launch_keys() {
+        let flag = format!("{PREFIX}{} {}", key.name, key.usage);
+        keys.push_str(&format!("  {flag:<26} {}\n", key.help));
+    }
     format!(
         "Run Claude Code on your own ChatGPT plan\n\
          \n\
@@ -312,8 +337,7 @@ pub fn help() -> String {
          \n\
          Before Claude Code's arguments:\n\
          \x20 --account NAME             The account for this launch, which stays with it\n\
-         \x20 --ccx-strategy NAME        How an account is chosen: sticky, round-robin, most-remaining\n\
-         \x20 --ccx-failover on|off      Go on with another account when one is exhausted\n\
+         {keys}\
          \x20 --ccx-no-pty               Let Claude Code inherit this terminal\n\
          \n\
          Everything that is not a word of ccx goes to Claude Code as it is.\n\
@@ -324,7 +348,6 @@ pub fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::strategy::Strategy;
 
     fn words(line: &[&str]) -> Vec<OsString> {
         line.iter().map(OsString::from).collect()
@@ -387,14 +410,17 @@ mod tests {
 
     #[test]
     fn keys_of_the_config_are_flags_of_a_launch() {
-        let both = Overrides {
-            strategy: Some(Strategy::RoundRobin),
-            failover: Some(true),
+        let of = |set: &[(&str, &str)]| {
+            let mut overrides = Overrides::default();
+            for (key, word) in set {
+                overrides.set(Key::named(key).unwrap(), word).unwrap();
+            }
+            overrides
         };
         for (line, overrides, client) in [
             (
                 &["--ccx-strategy", "round-robin", "--ccx-failover=on", "-p"][..],
-                both,
+                of(&[("strategy", "round-robin"), ("failover", "on")]),
                 &["-p"][..],
             ),
             (
@@ -405,7 +431,11 @@ mod tests {
                     "--ccx-failover",
                     "on",
                 ],
-                both,
+                of(&[
+                    ("failover", "off"),
+                    ("strategy", "round-robin"),
+                    ("failover", "on"),
+                ]),
                 &[],
             ),
             (
@@ -442,12 +472,13 @@ mod tests {
             ),
             (
                 &["--ccx-secrets=keychain"],
-                "unknown flag --ccx-secrets; ccx's own flags are --account NAME, --ccx-strategy NAME, \
-                 --ccx-failover on|off and --ccx-no-pty",
+                "unknown flag --ccx-secrets; ccx's own flags are --account NAME, --ccx-no-pty, \
+                 --ccx-strategy NAME, --ccx-failover on|off",
             ),
         ] {
             let error = parse(&words(line)).unwrap_err();
-            assert_eq!(error.to_string(), told, "{line:?}");
+            let said = error.to_string();
+            assert!(said.starts_with(told), "{line:?}: {said}");
         }
     }
 

@@ -12,6 +12,7 @@ use crate::account::broker::Broker;
 use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
+use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
@@ -35,6 +36,8 @@ pub struct Parts {
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
     pub families: Families,
+    /// What the person has set.
+    pub config: Config,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
     /// Whom to let in.
@@ -73,6 +76,7 @@ impl Host {
             client: parts.client,
             shelf: parts.shelf,
             families: parts.families,
+            config: parts.config,
             tools: Mutex::new(ToolCache::default()),
             turns: Mutex::new(Turns::default()),
             ledger: ledger.clone(),

@@ -135,7 +135,7 @@ fn with_proxy(
             .hint("ask who administers this machine, or run plain `claude`"));
     }
     let mut setup = Setup::new(environment)?;
-    setup.config = setup.config.with(words.overrides);
+    setup.config = setup.config.with(&words.overrides);
     let _log = log::start(&setup.places.state, environment.text("CCX_LOG"))
         .context("could not open the log")
         .map_err(internal)?;

@@ -157,6 +157,7 @@ impl Setup {
             client,
             shelf: Arc::new(self.shelf()),
             families: self.config.models(),
+            config: self.config.clone(),
             gauges,
             secret,
         })

@@ -11,6 +11,7 @@ use crate::account::broker::Broker;
 use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
+use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
 use crate::proxy::gauges::Gauges;
@@ -38,6 +39,8 @@ pub struct Service {
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
     pub families: Families,
+    /// What the person has set, as it was when the proxy began.
+    pub config: Config,
     /// Translated tool lists.
     pub tools: Mutex<ToolCache>,
     /// Upstream's state of the turns under way.

@@ -1,0 +1,79 @@
+//! The settings as values, and what one launch puts before them.
+
+use crate::account::strategy::Strategy;
+use crate::catalogue::families::{Families, Family};
+use crate::config::fault::UnknownWord;
+use crate::config::keys::{Key, Takes};
+
+/// ccx's own settings. The default is what holds without a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where tokens are kept.
+    pub secrets: Secrets,
+    /// Which account a new conversation gets.
+    pub strategy: Strategy,
+    /// Whether a conversation may move to another account when its own is exhausted.
+    pub failover: bool,
+    /// The families whose models the person chose, and the models, best first.
+    pub families: Vec<(Family, Vec<String>)>,
+}
+
+/// Where tokens are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// In the account store, a file that only its owner can read.
+    #[default]
+    File,
+    /// In the system's keychain; the store keeps everything else.
+    Keychain,
+}
+
+/// What one launch sets for itself: keys and words that they take, in the order in which they were typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    set: Vec<(&'static Key, String)>,
+}
+
+impl Overrides {
+    /// Sets `key` to `word` for this launch. The last word counts.
+    ///
+    /// # Errors
+    ///
+    /// The key does not take the word, or no single word at all.
+    pub fn set(&mut self, key: &'static Key, word: &str) -> Result<(), UnknownWord> {
+        let Takes::Word { set, .. } = key.takes else {
+            return Err(UnknownWord { wanted: key.wanted });
+        };
+        if !set(&mut Config::default(), word) {
+            return Err(UnknownWord { wanted: key.wanted });
+        }
+        self.set.push((key, word.to_owned()));
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Puts what one launch sets before what the file says.
+    #[must_use]
+    pub fn with(mut self, overrides: &Overrides) -> Self {
+        for (key, word) in &overrides.set {
+            if let Takes::Word { set, .. } = key.takes {
+                // It was taken before, by the same function.
+                set(&mut self, word);
+            }
+        }
+        self
+    }
+
+    /// Returns which models the families stand for: the person's, before the usual ones where the plan lacks them.
+    pub fn models(&self) -> Families {
+        let mut families = Families::default();
+        for (family, chosen) in &self.families {
+            let usual = families.candidates(*family);
+            let rest = usual.iter().filter(|slug| !chosen.contains(slug));
+            let all = chosen.iter().chain(rest).cloned().collect();
+            families.set(*family, all);
+        }
+        families
+    }
+}
