@@ -118,6 +118,14 @@ impl ParseError {
         self
     }
 
+    /// Returns the byte of the document from which on it is no JSON; `None` if it is JSON, but not what was wanted.
+    pub const fn offset(&self) -> Option<usize> {
+        match self.problem {
+            Problem::Syntax { offset, .. } | Problem::NotUtf8 { offset } => Some(offset),
+            Problem::TooDeep | Problem::Expected(_) | Problem::Missing => None,
+        }
+    }
+
     fn new(problem: Problem) -> Self {
         Self {
             place: String::new(),
@@ -274,6 +282,11 @@ impl<'a> Reader<'a> {
             depth: 0,
             broken: false,
         })
+    }
+
+    /// Returns how many bytes were read.
+    pub const fn offset(&self) -> usize {
+        self.at
     }
 
     /// Says what kind of value comes next.
