@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use support::proxy::{Answer, Proxy, prompt};
 
@@ -117,8 +120,13 @@ async fn every_refusal_is_told_in_the_envelope_and_the_next_request_works() {
             "not_found_error",
         ),
         (
-            post("{}").header("content-encoding", "gzip"),
+            post("{}").header("content-encoding", "gzip, compress"),
             415,
+            "invalid_request_error",
+        ),
+        (
+            post("{}").header("content-encoding", "gzip"),
+            400,
             "invalid_request_error",
         ),
         (
@@ -205,6 +213,52 @@ async fn a_body_of_a_hundred_megabytes_is_refused_and_one_of_sixty_is_not() {
     let (status, kind, _) = of(100).await.error();
     assert_eq!((status, kind.as_str()), (413, "request_too_large"));
     assert_eq!(of(60).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_compressed_body_means_what_it_holds_and_a_bomb_is_too_large() {
+    // [D40]
+    let proxy = Proxy::start(&answering(json!([{"text": "fine"}])));
+    let squeezed = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let post = |path: &str, coding: &str, body: Vec<u8>| {
+        let request = proxy.request("POST", path).body(body);
+        proxy.send(request.header("content-encoding", coding))
+    };
+    let body = prompt(&"hello ".repeat(1_000), true).to_string();
+    let zstd = ruzstd::encoding::compress_to_vec(
+        body.as_bytes(),
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    for (coding, body) in [
+        ("gzip", squeezed(body.as_bytes())),
+        ("zstd", zstd.clone()),
+        ("ZSTD, gzip", squeezed(&zstd)),
+        ("identity", body.clone().into_bytes()),
+    ] {
+        let answer = post("/v1/messages", coding, body.clone()).await;
+        assert_eq!(answer.text(), "fine", "{coding}: {}", answer.body);
+        let counted = post("/v1/messages/count_tokens", coding, body).await;
+        assert!(
+            counted.json()["input_tokens"].as_u64().unwrap() > 500,
+            "{coding}"
+        );
+    }
+    let sent = proxy.backend.requests();
+    let sent: Vec<_> = sent.iter().filter(|seen| seen.is_response()).collect();
+    assert!(sent.iter().all(|seen| seen.body == sent[0].body));
+
+    let bomb = squeezed(&squeezed(&vec![b' '; 65 * 1024 * 1024]));
+    assert!(bomb.len() < 100_000);
+    let (status, kind, message) = post("/v1/messages", "gzip, gzip", bomb).await.error();
+    assert_eq!(
+        (status, kind.as_str()),
+        (413, "request_too_large"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

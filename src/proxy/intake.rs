@@ -1,16 +1,18 @@
-//! Reads the body of a request, up to a limit.
+//! Reads the body of a request, up to a limit, and undoes its content codings.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, HeaderMap};
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
+use crate::proxy::coding::{self, Coding, DecodeError};
 use crate::proxy::reply::Reply;
 use crate::wire::envelope::ErrorKind;
 
-/// The longest body that is read. The client's own limit is 32 MB; images in a long history add up.
+/// The longest body that is read, and the longest that one may be without its codings. The client's own limit is
+/// 32 MB; images in a long history add up.
 pub const LONGEST_BODY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How much of a body that is too long is still taken, so that the client, who reads only after it has
@@ -21,16 +23,36 @@ const DISCARDED_BYTES: u64 = 256 * 1024 * 1024;
 const BODY_IDLE: Duration = Duration::from_secs(60);
 
 /// Reads the whole of `body`, which came with `headers`.
-pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Reply> {
-    let encoding = headers.get(CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| encoding != "identity") {
-        discard(body).await;
-        return Err(Reply::refused(
-            415,
-            ErrorKind::InvalidRequest,
-            "compressed requests are not understood; send the body as it is",
-        ));
+pub async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Reply> {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = match coding::codings(encodings.map(HeaderValue::as_bytes)) {
+        Ok(codings) => codings,
+        Err(unknown) => {
+            discard(body).await;
+            let words = unknown.to_string();
+            return Err(Reply::refused(415, ErrorKind::InvalidRequest, words));
+        }
+    };
+    let whole = gather(body).await?;
+    match codings.is_empty() {
+        true => Ok(whole),
+        false => decode(codings, whole).await,
     }
+}
+
+/// Decodes off the runtime's thread: megabytes take a while.
+async fn decode(codings: Vec<Coding>, body: Bytes) -> Result<Bytes, Reply> {
+    let decoding = move || coding::decode(&codings, body, LONGEST_BODY_BYTES);
+    match tokio::task::spawn_blocking(decoding).await {
+        Ok(Ok(decoded)) => Ok(decoded),
+        Ok(Err(DecodeError::TooLarge { .. })) => Err(too_large()),
+        Ok(Err(error @ DecodeError::Broken { .. })) => Err(unfinished(&error.to_string())),
+        // It was reported when it happened.
+        Err(_panicked) => Err(unfinished("the request's body cannot be decoded")),
+    }
+}
+
+async fn gather(mut body: Incoming) -> Result<Bytes, Reply> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > LONGEST_BODY_BYTES) {
         discard(body).await;

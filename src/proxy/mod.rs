@@ -7,6 +7,7 @@
 pub mod advice;
 pub mod attempts;
 pub mod body;
+pub mod coding;
 pub mod conversation;
 pub mod count;
 pub mod entry;
