@@ -9,6 +9,7 @@
 use std::hint::black_box;
 
 use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::{Origin, Seal};
 use ccx::translate::request::{Target, ToolCache, translate};
 use ccx::wire::messages::Request;
@@ -103,6 +104,7 @@ fn requests(criterion: &mut Criterion) {
         conversation: "conversation-1",
         tier: None,
         effort: None,
+        papers: &Papers::default(),
     };
     let sizes = [
         ("2kB", body(&origin, 1, 0, 0)),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::{Origin, Seal};
 use ccx::translate::request::{Target, ToolCache, translate};
 use ccx::wire::messages::Request;
@@ -188,6 +189,7 @@ fn replay(lane: Lane) -> Vec<Vec<u8>> {
                 conversation: "conversation-1",
                 tier: None,
                 effort: None,
+                papers: &Papers::default(),
             };
             let translated =
                 translate(&Request::parse(&body).unwrap(), &target, &mut cache).unwrap();

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::Origin;
 use ccx::translate::request::{Loss, Target, ToolCache, Translated, translate};
 use ccx::wire::messages::Request;
@@ -160,6 +161,7 @@ fn sent(body: &[u8], lane: Lane) -> Translated {
         conversation: "conversation-1",
         tier: None,
         effort: None,
+        papers: &Papers::default(),
     };
     let request = Request::parse(body).unwrap();
     translate(&request, &target, &mut ToolCache::default()).unwrap()

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::translate::papers::{Paper, Papers};
 use ccx::translate::reasoning::{Origin, Seal};
 use ccx::translate::request::{Loss, RequestError, Target, ToolCache, Translated, translate};
 use ccx::wire::messages::Request;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn model() -> Model {
     Model {
@@ -32,6 +34,18 @@ fn origin() -> Origin {
 }
 
 fn try_sent(body: &Value, lane: Lane, model: &Model) -> Result<Translated, RequestError> {
+    let mut papers = Papers::default();
+    let pages = ["one", "two"].map(|text| Some(text.to_owned()));
+    papers.add("JVBERi0x", Arc::new(Paper::of(2, &pages)));
+    try_told(body, lane, model, &papers)
+}
+
+fn try_told(
+    body: &Value,
+    lane: Lane,
+    model: &Model,
+    papers: &Papers<'_>,
+) -> Result<Translated, RequestError> {
     let origin = origin();
     let target = Target {
         model,
@@ -40,6 +54,7 @@ fn try_sent(body: &Value, lane: Lane, model: &Model) -> Result<Translated, Reque
         conversation: "c",
         tier: None,
         effort: None,
+        papers,
     };
     let body = serde_json::to_vec(body).unwrap();
     let request = Request::parse(&body).unwrap();
@@ -299,12 +314,14 @@ fn calls_with_the_same_id_are_told_apart() {
 #[test]
 fn results_say_what_the_tool_said() {
     // [D15, D16, D19, D20]
-    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}});
+    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}});
     let shown = |lane| match lane {
         Lane::Full => {
-            json!({"type": "input_image", "image_url": "data:image/png;base64,iVBO", "detail": "high"})
+            json!({"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "high"})
         }
-        Lane::Lite => json!({"type": "input_image", "image_url": "data:image/png;base64,iVBO"}),
+        Lane::Lite => {
+            json!({"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="})
+        }
     };
     for lane in [Lane::Full, Lane::Lite] {
         let rows = [
@@ -391,6 +408,7 @@ fn arguments_are_the_input_as_json_in_a_string() {
             conversation: "c",
             tier: None,
             effort: None,
+            papers: &Papers::default(),
         };
         let request = Request::parse(body.as_bytes()).unwrap();
         let translated = translate(&request, &target, &mut ToolCache::default()).unwrap();
@@ -411,6 +429,7 @@ fn texts_are_spliced_as_they_were_escaped() {
         conversation: "c",
         tier: Some("priority"),
         effort: None,
+        papers: &Papers::default(),
     };
     let request = Request::parse(body).unwrap();
     let translated = translate(&request, &target, &mut ToolCache::default()).unwrap();
@@ -511,65 +530,175 @@ fn only_our_reasoning_is_replayed_once_and_never_alone() {
     ]);
 }
 
+/// The smallest pictures that are known as such.
+const PNG: &str = "iVBORw0KGgo=";
+const JPEG: &str = "/9j/4AAQSkZJRg==";
+
+fn in_base64(kind: &str, media_type: &str, data: &str) -> Value {
+    json!({"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}})
+}
+
 #[test]
-fn images_and_documents_are_passed_or_marked() {
-    // [D19, D20, D21]
-    let base64 = |kind: &str, media_type: &str, data: &str| json!({"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}});
-    let url = json!({"type": "image", "source": {"type": "url", "url": "https://e.x/i.png"}});
-    let pdf = base64("document", "application/pdf", "JVBE");
+fn images_are_passed_or_marked() {
+    // [D20, D21]
+    let by_url = |url: &str| json!({"type": "image", "source": {"type": "url", "url": url}});
+    let shown = |kind: &str, data: &str, lane| {
+        let url = format!("data:{kind};base64,{data}");
+        json!([match lane {
+            Lane::Full => json!({"type": "input_image", "image_url": url, "detail": "high"}),
+            Lane::Lite => json!({"type": "input_image", "image_url": url}),
+        }])
+    };
+    let unreadable = || json!([input_text("[An image was here that could not be read]")]);
+    for lane in [Lane::Full, Lane::Lite] {
+        let at_address = match lane {
+            Lane::Full => {
+                json!([{"type": "input_image", "image_url": "https://e.x/i.png", "detail": "high"}])
+            }
+            Lane::Lite => json!([input_text("[An image was here, at https://e.x/i.png]")]),
+        };
+        let lost_address = Loss::marked("image_url");
+        let rows: [(Value, Value, Option<Loss>); 9] = [
+            (
+                in_base64("image", "image/png", PNG),
+                shown("image/png", PNG, lane),
+                None,
+            ),
+            // The bytes say what it is, not who sent it.
+            (
+                in_base64("image", "image/png", JPEG),
+                shown("image/jpeg", JPEG, lane),
+                None,
+            ),
+            (
+                in_base64("image", "text/html", PNG),
+                shown("image/png", PNG, lane),
+                None,
+            ),
+            (
+                by_url(&format!("data:image/png;base64,{PNG}")),
+                shown("image/png", PNG, lane),
+                None,
+            ),
+            (
+                by_url("https://e.x/i.png"),
+                at_address,
+                (lane == Lane::Lite).then_some(lost_address),
+            ),
+            (
+                in_base64("image", "image/png", "not base64!"),
+                unreadable(),
+                Some(Loss::marked("image_data")),
+            ),
+            (
+                in_base64("image", "image/svg+xml", "PHN2ZyB4bWxucz0iIi8+"),
+                unreadable(),
+                Some(Loss::marked("image_data")),
+            ),
+            (
+                in_base64("image", "image/png", ""),
+                unreadable(),
+                Some(Loss::marked("image_data")),
+            ),
+            (
+                json!({"type": "image", "source": {"type": "file", "file_id": "f"}}),
+                unreadable(),
+                Some(Loss::marked("image_source")),
+            ),
+        ];
+        for (block, parts, loss) in rows {
+            // As the user shows it, and as tools do: alone, behind a text, in a failure.
+            let (sent, found) = items(json!([{"role": "user", "content": [block]}]), lane);
+            assert_eq!(sent, json!([user(parts.clone())]), "{block}");
+            assert_eq!(found, Vec::from_iter(loss), "{block}");
+            let text = json!({"type": "text", "text": "t"});
+            for (content, is_error, before) in [
+                (json!([block]), false, vec![]),
+                (json!([text, block]), false, vec!["t"]),
+                (json!([text, block]), true, vec!["[error]", "t"]),
+            ] {
+                let mut returned = result("a", content);
+                returned["is_error"] = json!(is_error);
+                let (sent, _) = items(
+                    json!([
+                        {"role": "assistant", "content": [call("a")]},
+                        {"role": "user", "content": [returned]}
+                    ]),
+                    lane,
+                );
+                let mut expected: Vec<_> = before.into_iter().map(input_text).collect();
+                expected.extend(parts.as_array().unwrap().iter().cloned());
+                // A single text is told as a string.
+                let is_text = expected.len() == 1 && expected[0]["type"] == "input_text";
+                if !is_text {
+                    assert_eq!(sent[1], output("a", json!(expected)), "{block}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_are_passed_told_or_marked() {
+    // [D19, D20]
+    let pdf = in_base64("document", "application/pdf", "JVBERi0x");
+    let mut named = pdf.clone();
+    named["title"] = json!("a \"b\"");
+    named["context"] = json!("from here");
     let text_document = json!({
         "type": "document", "title": "notes", "context": "from here",
         "source": {"type": "text", "media_type": "text/plain", "data": "N"}
     });
+    let by_url = json!({"type": "document", "title": "far", "source": {"type": "url", "url": "https://e.x/d.pdf"}});
     let blocks = json!({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "B"}]}});
-    let unreadable = input_text("[An image was here that could not be read]");
     let no_document = input_text("[A document was here that cannot be shown]");
-    let rows: [(Value, Lane, Value, &[Loss]); 10] = [
+    let both = [Lane::Full, Lane::Lite];
+    let rows: [(Value, &[Lane], Value, &[Loss]); 10] = [
         (
-            url.clone(),
-            Lane::Full,
-            json!([{"type": "input_image", "image_url": "https://e.x/i.png", "detail": "high"}]),
+            pdf.clone(),
+            &[Lane::Full],
+            json!([{"type": "input_file", "filename": "document.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"}]),
             &[],
         ),
         (
-            url,
-            Lane::Lite,
-            json!([input_text("[An image was here, at https://e.x/i.png]")]),
-            &[Loss::marked("image_url")],
-        ),
-        (
-            base64("image", "image/png", "not base64!"),
-            Lane::Full,
-            json!([unreadable]),
-            &[Loss::marked("image_data")],
-        ),
-        (
-            base64("image", "text/html", "iVBO"),
-            Lane::Lite,
-            json!([unreadable]),
-            &[Loss::marked("image_data")],
-        ),
-        (
-            json!({"type": "image", "source": {"type": "file", "file_id": "f"}}),
-            Lane::Full,
-            json!([unreadable]),
-            &[Loss::marked("image_source")],
-        ),
-        (
-            pdf.clone(),
-            Lane::Full,
-            json!([{"type": "input_file", "filename": "document.pdf", "file_data": "data:application/pdf;base64,JVBE"}]),
+            named.clone(),
+            &[Lane::Full],
+            json!([
+                input_text("from here"),
+                {"type": "input_file", "filename": "a \"b\"", "file_data": "data:application/pdf;base64,JVBERi0x"}
+            ]),
             &[],
         ),
         (
             pdf,
-            Lane::Lite,
-            json!([no_document]),
+            &[Lane::Lite],
+            json!([
+                input_text("[Text of a PDF, 2 pages; pictures and layout are not shown]"),
+                input_text("[Page 1]\none\n\n[Page 2]\ntwo")
+            ]),
+            &[Loss::approximated("document_text")],
+        ),
+        (
+            named,
+            &[Lane::Lite],
+            json!([
+                input_text("from here"),
+                input_text(
+                    "[Text of the PDF \"a \"b\"\", 2 pages; pictures and layout are not shown]"
+                ),
+                input_text("[Page 1]\none\n\n[Page 2]\ntwo")
+            ]),
+            &[Loss::approximated("document_text")],
+        ),
+        (
+            in_base64("document", "application/pdf", "AAAA"),
+            &[Lane::Lite],
+            json!([input_text("[A PDF was here that could not be read]")]),
             &[Loss::marked("document")],
         ),
         (
             text_document,
-            Lane::Lite,
+            &both,
             json!([
                 input_text("Document: notes"),
                 input_text("from here"),
@@ -577,19 +706,119 @@ fn images_and_documents_are_passed_or_marked() {
             ]),
             &[],
         ),
-        (blocks, Lane::Full, json!([input_text("B")]), &[]),
+        (blocks, &both, json!([input_text("B")]), &[]),
         (
-            base64("document", "application/msword", "AAAA"),
-            Lane::Full,
+            in_base64("document", "text/markdown", "aMOpbGxv"),
+            &both,
+            json!([input_text("h\u{e9}llo")]),
+            &[],
+        ),
+        (
+            by_url,
+            &both,
+            json!([
+                input_text("Document: far"),
+                input_text("[A document was here, at https://e.x/d.pdf; it was not fetched]")
+            ]),
+            &[Loss::marked("document_url")],
+        ),
+        (
+            in_base64("document", "application/msword", "AAAA"),
+            &both,
             json!([no_document]),
             &[Loss::marked("document")],
         ),
     ];
-    for (block, lane, parts, losses) in rows {
-        let (items, found) = items(json!([{"role": "user", "content": [block]}]), lane);
-        assert_eq!(items, json!([user(parts)]), "{block}");
-        assert_eq!(found, losses, "{block}");
+    for (block, lanes, parts, losses) in rows {
+        for &lane in lanes {
+            let (sent, found) = items(json!([{"role": "user", "content": [block]}]), lane);
+            assert_eq!(sent, json!([user(parts.clone())]), "{block}");
+            assert_eq!(found, losses, "{block}");
+            let (sent, _) = items(
+                json!([
+                    {"role": "assistant", "content": [call("a")]},
+                    {"role": "user", "content": [result("a", json!([{"type": "text", "text": "t"}, block]))]}
+                ]),
+                lane,
+            );
+            let mut expected = vec![input_text("t")];
+            expected.extend(parts.as_array().unwrap().iter().cloned());
+            assert_eq!(sent[1], output("a", json!(expected)), "{block}");
+        }
     }
+}
+
+#[test]
+fn a_scan_and_a_pdf_that_was_cut_say_so() {
+    for (paper, expected, loss) in [
+        (
+            Paper::Scan { pages: 1 },
+            vec![
+                "[A PDF was here, 1 page; it holds no text, only pictures, which cannot be shown]",
+            ],
+            Loss::marked("document"),
+        ),
+        (
+            Paper::Text {
+                pages: 9,
+                shown: 4,
+                text: "T".to_owned(),
+            },
+            vec![
+                "[Text of a PDF, 9 pages; pictures and layout are not shown; only the beginning: it ends on page 4]",
+                "T",
+            ],
+            Loss::approximated("document_text"),
+        ),
+    ] {
+        let mut papers = Papers::default();
+        papers.add("JVBERi0x", Arc::new(paper));
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": [
+            in_base64("document", "application/pdf", "JVBERi0x")
+        ]}]});
+        let translated = try_told(&body, Lane::Lite, &model(), &papers).unwrap();
+        let sent: Value = serde_json::from_slice(&translated.body).unwrap();
+        let expected: Vec<_> = expected.into_iter().map(input_text).collect();
+        assert_eq!(sent["input"][1], user(json!(expected)));
+        assert_eq!(translated.losses, [loss]);
+    }
+}
+
+#[test]
+fn old_pictures_of_a_long_conversation_are_left_out_in_steps() {
+    // [D21]: 24 MiB may stay; beyond that the oldest go, 8 MiB at a time.
+    let picture = format!("{}{}", &PNG[..8], "A".repeat((4 << 20) - 8));
+    let picture = in_base64("image", "image/png", &picture).to_string();
+    let sent = |pictures: usize| {
+        let message = |at: usize| {
+            format!(r#"{{"role":"user","content":[{{"type":"text","text":"{at}"}},{picture}]}}"#)
+        };
+        let messages: Vec<_> = (0..pictures).map(message).collect();
+        let body = format!(r#"{{"model":"m","messages":[{}]}}"#, messages.join(","));
+        let request = Request::parse(body.as_bytes()).unwrap();
+        let (origin, model, papers) = (origin(), model(), Papers::default());
+        let target = Target {
+            model: &model,
+            lane: Lane::Lite,
+            origin: &origin,
+            conversation: "c",
+            tier: None,
+            effort: None,
+            papers: &papers,
+        };
+        translate(&request, &target, &mut ToolCache::default()).unwrap()
+    };
+    let (earlier, later) = (sent(7), sent(8));
+    assert_eq!(earlier.losses, [Loss::marked("old_image"); 2]);
+    assert_eq!(later.losses, earlier.losses);
+    let same = earlier.body.iter().zip(&later.body);
+    let same = same.take_while(|(a, b)| a == b).count();
+    assert!(same > 5 * (4 << 20), "the prefix stays: {same}");
+    let start = String::from_utf8_lossy(&later.body[..2_000]).into_owned();
+    assert!(
+        start.contains("[An image was here; too many came after it]"),
+        "{start}"
+    );
 }
 
 #[test]
@@ -599,7 +828,7 @@ fn a_model_without_eyes_gets_a_marker() {
         ..model()
     };
     let body = json!({"model": "m", "messages": [{"role": "user", "content": [
-        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     ]}]});
     let translated = try_sent(&body, Lane::Full, &blind).unwrap();
     assert_eq!(translated.losses, [Loss::marked("image")]);

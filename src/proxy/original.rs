@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::account::credentials::Credentials;
 use crate::catalogue::list::{Catalogue, Choice};
 use crate::proxy::service::Service;
+use crate::translate::papers::Papers;
 use crate::translate::reasoning::Origin;
 use crate::translate::request::{RequestError, Target, Translated, translate};
 use crate::wire::messages::Request;
@@ -44,6 +45,7 @@ pub fn translated(
         conversation,
         tier: choice.tier,
         effort: choice.effort,
+        papers: &Papers::default(),
     };
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Parts of content: text, images, documents, and markers for what cannot be passed on.
+//! Parts of content: text, images, and markers for what cannot be passed on.
 //!
 //! Parts go into the message of the role at hand, which the first part opens, or into the output of
 //! a call. What upstream cannot take leaves a marker in its place: the model learns that something
@@ -7,13 +7,10 @@
 use crate::catalogue::model::Lane;
 use crate::translate::items::{Items, Open};
 use crate::translate::loss::Loss;
-use crate::translate::writer;
-use crate::wire::blocks::{Block, Content, Document, Source};
+use crate::translate::{media, writer};
+use crate::wire::blocks::{Block, Content, Source};
 use crate::wire::json::{Kind, Raw, Text};
 use crate::wire::messages::Role;
-
-/// The only kind of document that upstream reads as a file.
-const PDF: &str = "application/pdf";
 
 impl<'a> Items<'_, 'a> {
     /// Writes a block that is neither call, result nor thinking.
@@ -70,7 +67,7 @@ impl<'a> Items<'_, 'a> {
     }
 
     /// Writes a text part: our words around somebody else's.
-    fn noted(&mut self, before: &str, theirs: &str, after: &str) {
+    pub(super) fn noted(&mut self, before: &str, theirs: &str, after: &str) {
         self.begin_text();
         for words in [before, theirs, after] {
             writer::characters(self.out, words);
@@ -94,16 +91,15 @@ impl<'a> Items<'_, 'a> {
             return self.mark("image", "[An image was here]");
         }
         match source {
-            Source::Base64 { media_type, data } => {
-                if !media_type.escaped().starts_with("image/") || !is_base64(data.escaped()) {
-                    return self.mark("image_data", "[An image was here that could not be read]");
+            Source::Base64 { data, .. } => {
+                if !self.picture(*data) {
+                    return;
                 }
-                self.begin();
-                writer::json(self.out, r#"{"type":"input_image","image_url":"data:"#);
-                writer::inner(self.out, *media_type);
-                writer::json(self.out, ";base64,");
-                writer::inner(self.out, *data);
-                self.out.push(b'"');
+            }
+            Source::Url(url) if url.escaped().starts_with("data:") => {
+                if !self.picture(*url) {
+                    return;
+                }
             }
             Source::Url(url) if self.place.lane == Lane::Full => {
                 self.begin();
@@ -119,6 +115,30 @@ impl<'a> Items<'_, 'a> {
                 return self.mark("image_source", "[An image was here that could not be read]");
             }
         }
+        self.end_image();
+    }
+
+    /// Writes a picture that the request holds, but its end. Returns false, with a marker written, if it cannot be
+    /// shown.
+    fn picture(&mut self, data: Text<'a>) -> bool {
+        if self.is_left_out(data) {
+            self.mark("old_image", "[An image was here; too many came after it]");
+            return false;
+        }
+        let Some((media_type, data)) = media::picture(data) else {
+            self.mark("image_data", "[An image was here that could not be read]");
+            return false;
+        };
+        self.begin();
+        writer::json(self.out, r#"{"type":"input_image","image_url":"data:"#);
+        writer::json(self.out, media_type);
+        writer::json(self.out, ";base64,");
+        writer::json(self.out, &data);
+        self.out.push(b'"');
+        true
+    }
+
+    fn end_image(&mut self) {
         // Tools of the client read small print off screenshots. The lite lane takes no `detail`.
         writer::json(
             self.out,
@@ -127,57 +147,6 @@ impl<'a> Items<'_, 'a> {
                 Lane::Lite => "}",
             },
         );
-    }
-
-    fn document(&mut self, document: &Document<'a>) {
-        match &document.source {
-            Source::Text(text) => {
-                self.heading(document);
-                self.text(*text);
-            }
-            Source::Content(content) => {
-                self.heading(document);
-                self.parts(content);
-            }
-            Source::Base64 { media_type, data }
-                if media_type.escaped() == PDF
-                    && self.place.lane == Lane::Full
-                    && self.takes_media()
-                    && is_base64(data.escaped()) =>
-            {
-                self.context(document);
-                self.begin();
-                writer::json(self.out, r#"{"type":"input_file","filename":"#);
-                match document.title.filter(|title| !title.is_empty()) {
-                    Some(title) => writer::text(self.out, title),
-                    None => writer::json(self.out, r#""document.pdf""#),
-                }
-                writer::json(self.out, r#","file_data":"data:application/pdf;base64,"#);
-                writer::inner(self.out, *data);
-                writer::json(self.out, r#""}"#);
-            }
-            Source::Base64 { .. } | Source::Url(_) | Source::Other(_) => {
-                self.heading(document);
-                self.mark("document", "[A document was here that cannot be shown]");
-            }
-        }
-    }
-
-    /// Writes what is said about a document in front of it.
-    fn heading(&mut self, document: &Document<'a>) {
-        if let Some(title) = document.title.filter(|title| !title.is_empty()) {
-            self.begin_text();
-            writer::json(self.out, "Document: ");
-            writer::inner(self.out, title);
-            self.end_text();
-        }
-        self.context(document);
-    }
-
-    fn context(&mut self, document: &Document<'a>) {
-        if let Some(context) = document.context {
-            self.text(context);
-        }
     }
 
     /// Writes what a search by the answering side found, as a list of titles and addresses.
@@ -215,18 +184,24 @@ impl<'a> Items<'_, 'a> {
         self.end_text();
     }
 
-    fn mark(&mut self, kind: &'static str, words: &str) {
+    pub(super) fn mark(&mut self, kind: &'static str, words: &str) {
         self.lose(Loss::marked(kind));
         self.note(words);
     }
 
+    /// Says whether `data`, which comes next, is of the old pictures and files that do not fit any more.
+    pub(super) fn is_left_out(&mut self, data: Text<'a>) -> bool {
+        self.media_bytes += data.escaped().len();
+        self.left_out > 0 && self.media_bytes <= self.left_out
+    }
+
     /// Says whether images and files may stand where parts are written now.
-    fn takes_media(&self) -> bool {
+    pub(super) fn takes_media(&self) -> bool {
         matches!(self.open, Open::Output { .. }) || self.role != Role::Assistant
     }
 
     /// Gets ready for a part: opens the message if none is open, else writes a comma if needed.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         match self.open {
             Open::Nothing => {
                 self.item();
@@ -245,7 +220,7 @@ impl<'a> Items<'_, 'a> {
         }
     }
 
-    fn begin_text(&mut self) {
+    pub(super) fn begin_text(&mut self) {
         self.begin();
         let is_output_text = self.open == Open::Message && self.role == Role::Assistant;
         writer::json(
@@ -258,15 +233,7 @@ impl<'a> Items<'_, 'a> {
         );
     }
 
-    fn end_text(&mut self) {
+    pub(super) fn end_text(&mut self) {
         writer::json(self.out, r#""}"#);
     }
-}
-
-/// Says whether `text` can be base64, so that one bad picture does not fail every later turn.
-fn is_base64(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().fold(true, |is_base64, byte| {
-            is_base64 & (byte.is_ascii_alphanumeric() | matches!(byte, b'+' | b'/' | b'='))
-        })
 }

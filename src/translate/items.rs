@@ -13,6 +13,7 @@ use crate::catalogue::model::Lane;
 use crate::translate::loss::Loss;
 use crate::translate::names::ToolNames;
 use crate::translate::pairs::{Answer, Call, Pairs};
+use crate::translate::papers::Papers;
 use crate::translate::reasoning::{Origin, Seal};
 use crate::translate::tools::ToolList;
 use crate::translate::writer;
@@ -35,6 +36,8 @@ pub(super) struct Place<'t> {
     /// Whether the model takes images.
     pub(super) images: bool,
     pub(super) tools: &'t ToolList,
+    /// What is known of the PDFs (lite lane).
+    pub(super) papers: &'t Papers<'t>,
 }
 
 /// What was found out while the items were written.
@@ -76,10 +79,19 @@ pub(super) struct Items<'t, 'a> {
     /// Signatures of reasoning that waits for the item it led to.
     waiting: Vec<Text<'a>>,
     replayed: HashSet<&'a str>,
+    /// Bytes of base64 met so far, and how many of them from the beginning on are left out.
+    pub(super) media_bytes: usize,
+    pub(super) left_out: usize,
 }
 
 impl<'t, 'a> Items<'t, 'a> {
-    pub(super) fn new(out: &'t mut Vec<u8>, place: Place<'t>, messages: &[Message<'a>]) -> Self {
+    /// Gets ready for `messages`. The first `left_out` bytes of their pictures and files are too many.
+    pub(super) fn new(
+        out: &'t mut Vec<u8>,
+        place: Place<'t>,
+        messages: &[Message<'a>],
+        left_out: usize,
+    ) -> Self {
         let pairs = Pairs::of(messages);
         Self {
             out,
@@ -98,6 +110,8 @@ impl<'t, 'a> Items<'t, 'a> {
             answers: pairs.results.into_iter(),
             waiting: Vec::new(),
             replayed: HashSet::new(),
+            media_bytes: 0,
+            left_out,
         }
     }
 

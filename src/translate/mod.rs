@@ -1,13 +1,14 @@
 //! Messages requests into Responses requests, Responses events into Messages events.
 //!
 //! Pure: names only `wire`, `sse` and `catalogue`. Requests: [`request`] (the whole body), `items`,
-//! `content` and `calls` (the conversation), `pairs` and `ids` (which result answers which call),
+//! `content`, `media`, `documents` and `calls` (the conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call),
 //! `tools`, `schema` and [`names`] (what may be called), `effort` and `format` (how to answer),
 //! [`loss`] (what could not be told), [`estimate`] (how large it is). Answers: [`stream`] and [`fold`],
 //! which write by `draft` and `records`.
 
 mod calls;
 mod content;
+mod documents;
 mod draft;
 mod effort;
 pub mod estimate;
@@ -16,8 +17,10 @@ mod format;
 mod ids;
 mod items;
 pub mod loss;
+mod media;
 pub mod names;
 mod pairs;
+pub mod papers;
 pub mod reasoning;
 mod records;
 pub mod request;

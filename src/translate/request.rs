@@ -7,8 +7,9 @@ use crate::catalogue::model::{Effort, Lane, Model};
 use crate::translate::effort::{self, Reasoning};
 use crate::translate::items::{Items, Place};
 use crate::translate::names::ToolNames;
+use crate::translate::papers::Papers;
 use crate::translate::reasoning::Origin;
-use crate::translate::{format, writer};
+use crate::translate::{format, media, writer};
 use crate::wire::messages::{self, Role};
 
 pub use crate::translate::loss::Loss;
@@ -36,6 +37,8 @@ pub struct Target<'a> {
     pub tier: Option<&'a str>,
     /// Effort that outranks what the request says (configuration).
     pub effort: Option<Effort>,
+    /// What is known of the request's PDFs; those of [`wanted`](crate::translate::papers::wanted) have to be there.
+    pub papers: &'a Papers<'a>,
 }
 
 /// A request in upstream's form.
@@ -99,9 +102,11 @@ pub fn translate(
         origin: target.origin,
         images: target.model.images,
         tools: &tools,
+        papers: target.papers,
     };
-    let found =
-        Items::new(out, place, &request.messages).write(request.system.as_ref(), &request.messages);
+    let left_out = media::left_out(request.size_bytes, &request.messages, target.lane);
+    let found = Items::new(out, place, &request.messages, left_out)
+        .write(request.system.as_ref(), &request.messages);
     losses.extend(found.losses);
     writer::json(out, "],");
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::translate::estimate::input_tokens;
+use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::{Origin, Seal};
 use ccx::translate::request::{Target, ToolCache, translate};
 use ccx::wire::messages::Request;
@@ -150,6 +151,7 @@ fn sent(request: &Value, lane: Lane) -> Vec<u8> {
         conversation: "c",
         tier: None,
         effort: None,
+        papers: &Papers::default(),
     };
     let body = serde_json::to_vec(request).unwrap();
     let request = Request::parse(&body).unwrap();
