@@ -3,8 +3,8 @@
 //! | floor | rooms | may touch |
 //! |---|---|---|
 //! | 0 | [`wire`], [`sse`], [`time`], [`secret`], [`error`] | nothing |
-//! | 1 | [`translate`], [`catalogue`] (model, families), [`account`] (freshness, record), [`upstream`] (failure, lane, retry), [`settings`] (patch), [`terminal`] (supervise, modes), [`proxy`] (route, guard, reply), [`config`], [`ledger`] | nothing |
-//! | 2 | [`files`], [`log`], stores, exchanges, clients, pty | one outside thing each |
+//! | 1 | [`translate`], [`catalogue`] (model, families), [`account`] (freshness, record), [`upstream`] (failure, lane, retry), [`settings`] (patch), [`terminal`] (supervise, modes), [`proxy`] (route, guard, reply), [`config`], [`ledger`], [`pdf`] (text) | nothing |
+//! | 2 | [`files`], [`log`], stores, exchanges, clients, pty, [`pdf`] (apart) | one outside thing each |
 //! | 3 | [`proxy`], [`account`] broker, [`simulate`] | what they join |
 //! | 4 | [`cli`] | everything |
 //!
@@ -20,6 +20,7 @@ pub mod files;
 pub mod ledger;
 pub mod log;
 pub mod oauth;
+pub mod pdf;
 pub mod proxy;
 pub mod secret;
 pub mod settings;

@@ -13,6 +13,7 @@ use crate::cli::accounts::AccountsWords;
 use crate::cli::quota::QuotaWords;
 use crate::cli::statusline::StatuslineWords;
 use crate::config::{KEYS, Key, Overrides, Scope, UnknownWord};
+use crate::pdf::apart::READ_WORD;
 
 /// What was typed.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Words {
     Leader(Vec<OsString>),
     /// Hidden: renew an account's tokens.
     Renew,
+    /// Hidden: read a PDF, up to so many bytes of text.
+    ReadPdf(usize),
     /// Hidden: become the client.
     Child(Vec<OsString>),
 }
@@ -216,6 +219,7 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
     match first {
         "--ccx-leader" => Ok(Words::Leader(words[1..].to_vec())),
         RENEW_WORD => Ok(Words::Renew),
+        READ_WORD => Ok(Words::ReadPdf(enough(&words[1..]))),
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),
@@ -228,6 +232,12 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
         reserved if RESERVED.contains(&reserved) => Err(UsageError::Reserved(reserved.to_owned())),
         _ => launch(words),
     }
+}
+
+/// Our own word to ourselves: nothing else is ever there.
+fn enough(words: &[OsString]) -> usize {
+    let word = words.first().and_then(|word| word.to_str());
+    word.and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
 fn launch(words: &[OsString]) -> Result<Words, UsageError> {

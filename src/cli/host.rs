@@ -14,8 +14,10 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
 use crate::ledger::Ledger;
+use crate::pdf;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
+use crate::proxy::papers::PaperShelf;
 use crate::proxy::server::serve;
 use crate::proxy::service::Service;
 use crate::proxy::turns::Turns;
@@ -40,6 +42,8 @@ pub struct Parts {
     pub config: Config,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
+    /// Who reads PDFs.
+    pub pdf: pdf::apart::Reader,
     /// Whom to let in.
     pub secret: Secret<String>,
 }
@@ -78,6 +82,7 @@ impl Host {
             families: parts.families,
             config: parts.config,
             tools: Mutex::new(ToolCache::default()),
+            papers: PaperShelf::new(parts.pdf),
             turns: Mutex::new(Turns::default()),
             ledger: ledger.clone(),
             gauges: parts.gauges,

@@ -9,6 +9,7 @@ use crate::cli::setup::VERSION;
 use crate::cli::{accounts, activate, logout, quota, renew, statusline};
 use crate::cli::{daemon, demo, doctor, launch, login, status, ui};
 use crate::error::{Kind, Report};
+use crate::pdf::apart;
 use crate::terminal::leader;
 
 /// Runs the command line `words` (the program's name first) and returns its exit code.
@@ -21,6 +22,7 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
     match words {
         Words::Leader(words) => return leader::main(&words),
         Words::Child(words) => return leader::child(&words),
+        Words::ReadPdf(enough) => return pdf(enough),
         _ => {}
     }
     match run(words, &Environment::read()) {
@@ -29,6 +31,14 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
             ui::note(&report.to_string());
             report.kind.exit_code().into()
         }
+    }
+}
+
+/// Nobody reads an error of it: the pages that it told count.
+fn pdf(enough: usize) -> ExitCode {
+    match apart::serve(enough) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -59,7 +69,7 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         }
         Words::Renew => renew::run(environment).map(|()| 0),
         // Taken by `main` before.
-        Words::Leader(_) | Words::Child(_) => Ok(Kind::Internal.exit_code()),
+        Words::Leader(_) | Words::Child(_) | Words::ReadPdf(_) => Ok(Kind::Internal.exit_code()),
     }
 }
 

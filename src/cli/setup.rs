@@ -25,6 +25,7 @@ use crate::error::{Kind, Report};
 use crate::files::directory;
 use crate::files::places::{Places, Variables};
 use crate::oauth::exchange::Exchange;
+use crate::pdf;
 use crate::proxy::entry::now;
 use crate::proxy::gauges::Gauges;
 use crate::secret::Secret;
@@ -148,7 +149,9 @@ impl Setup {
             .context("could not set up the way to upstream")
             .map_err(|error| Report::new(Kind::Internal, error))?;
         let client = Arc::new(client);
-        let apart = Apart::new(launch::own_executable()?);
+        let ourselves = launch::own_executable()?;
+        let pdf = pdf::apart::Reader::new(ourselves.clone());
+        let apart = Apart::new(ourselves);
         let broker =
             Broker::renewing_apart(self.store.clone(), self.exchange()?, Clock::system(), apart);
         Ok(Parts {
@@ -159,6 +162,7 @@ impl Setup {
             families: self.config.models(),
             config: self.config.clone(),
             gauges,
+            pdf,
             secret,
         })
     }

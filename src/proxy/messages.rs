@@ -27,6 +27,7 @@ use crate::proxy::turns::Whose;
 use crate::sse::Decoder;
 use crate::translate::estimate;
 use crate::translate::fold::Fold;
+use crate::translate::papers::Papers;
 use crate::translate::reasoning::Origin;
 use crate::translate::stream::{Setup, Step};
 use crate::upstream::answer::Answer;
@@ -93,8 +94,10 @@ async fn run(
     };
     let Seat { credentials, left } = seat::find(service, &talk, &choice.model.slug).await?;
     entry.note(|entry, _| entry.account.clone_from(&credentials.account));
+    let papers = service.papers.read(&request, choice.model.lane()).await;
     let understood = Understood {
         request: &request,
+        papers: &papers,
         choice,
         talk,
         class: class(&head.headers),
@@ -106,6 +109,7 @@ async fn run(
         conversation: prepared.whose.conversation.clone(),
     });
     // The client's form of the request is not needed any more but for a move; upstream's is kept for retries.
+    drop(papers);
     drop(request);
     drop(body);
     let mut moves = Moves::default();
@@ -181,6 +185,7 @@ struct Prepared {
 /// What the client's request says, before it is translated.
 struct Understood<'a> {
     request: &'a messages::Request<'a>,
+    papers: &'a Papers<'a>,
     choice: Choice<'a>,
     talk: Talk,
     class: String,
@@ -195,6 +200,7 @@ fn prepare(
 ) -> Result<(Prepared, Bytes, Origin), Reply> {
     let Understood {
         request,
+        papers,
         choice,
         talk,
         class,
@@ -202,7 +208,8 @@ fn prepare(
     let model = choice.model;
     let session = &talk.session;
     let (translated, origin) =
-        original::translated(service, request, &choice, session, credentials).map_err(refuse)?;
+        original::translated(service, request, &choice, session, credentials, papers)
+            .map_err(refuse)?;
     let newest = request.newest();
     let whose = Whose {
         conversation: talk.session,

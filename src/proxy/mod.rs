@@ -18,6 +18,7 @@ pub mod intake;
 pub mod messages;
 pub mod models;
 pub mod original;
+pub mod papers;
 pub mod pipe;
 pub mod readings;
 pub mod reply;

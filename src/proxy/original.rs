@@ -35,6 +35,7 @@ pub fn translated(
     choice: &Choice<'_>,
     conversation: &str,
     credentials: &Credentials,
+    papers: &Papers<'_>,
 ) -> Result<(Translated, Origin), RequestError> {
     let model = choice.model;
     let origin = Origin::new(&credentials.chatgpt_account_id, &model.slug);
@@ -45,7 +46,7 @@ pub fn translated(
         conversation,
         tier: choice.tier,
         effort: choice.effort,
-        papers: &Papers::default(),
+        papers,
     };
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,6 +65,16 @@ impl Original {
         let request = Request::parse(&self.body).ok()?;
         let choice = self.catalogue.resolve(&request.model, &service.families);
         let choice = choice.ok()?;
-        translated(service, &request, &choice, &self.conversation, credentials).ok()
+        let papers = service.papers.known(&request, choice.model.lane());
+        let conversation = &self.conversation;
+        translated(
+            service,
+            &request,
+            &choice,
+            conversation,
+            credentials,
+            &papers,
+        )
+        .ok()
     }
 }

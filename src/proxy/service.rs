@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::proxy::body::Body;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
+use crate::proxy::papers::PaperShelf;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, route};
 use crate::proxy::turns::Turns;
@@ -43,6 +44,8 @@ pub struct Service {
     pub config: Config,
     /// Translated tool lists.
     pub tools: Mutex<ToolCache>,
+    /// What the PDFs of conversations say.
+    pub papers: PaperShelf,
     /// Upstream's state of the turns under way.
     pub turns: Mutex<Turns>,
     /// What happened.

@@ -38,6 +38,23 @@ pub enum Paper {
 }
 
 impl Paper {
+    /// Returns a word for it, for the log.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::Scan { .. } => "pictures",
+            Self::Unreadable => "nothing",
+        }
+    }
+
+    /// Returns about how much memory it takes, in bytes.
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text, .. } => text.len() + 64,
+            Self::Scan { .. } | Self::Unreadable => 64,
+        }
+    }
+
     /// Makes one of the texts of the first pages, in their order, of a PDF that has `pages`. `None` is a page that
     /// could not be read.
     pub fn of(pages: usize, texts: &[Option<String>]) -> Self {

@@ -8,6 +8,7 @@
     reason = "shared by several test binaries"
 )]
 
+pub mod pdf;
 pub mod proxy;
 pub mod screen;
 pub mod stage;

@@ -12,6 +12,7 @@ use ccx::cli::host::{Host, fresh_secret};
 use ccx::cli::login::{self, Import};
 use ccx::cli::setup::{Setup, bind, places};
 use ccx::ledger::{Entry, Totals};
+use ccx::pdf::apart::Reader;
 use ccx::simulate::backend::Backend;
 use ccx::simulate::forge::{Account, LIFETIME};
 use ccx::simulate::scenario::Scenario;
@@ -95,6 +96,8 @@ fn serve(environment: &Environment, rules: Rules, ahead: &Arc<AtomicU64>) -> (Ho
     let ahead = Arc::clone(ahead);
     let clock = Clock::new(move || now().plus(Duration::from_secs(ahead.load(Ordering::Relaxed))));
     parts.chooser = Arc::new(setup.chooser(rules, &parts.gauges, clock));
+    // Not the test's own program.
+    parts.pdf = Reader::new(env!("CARGO_BIN_EXE_ccx").into());
     let host = Host::start(bind(0).unwrap(), parts).unwrap();
     (host, secret.expose().clone())
 }
