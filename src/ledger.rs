@@ -39,7 +39,7 @@ pub struct Entry {
     pub model: String,
     /// The model that upstream says served it.
     pub served: Option<String>,
-    /// The client's label of the request (`main`, `subagent`, `auxiliary`, …); empty if it sent none.
+    /// What it was for (`main`, `subagent`, `title`, …); empty if it was not even read.
     pub class: String,
     /// How often upstream was asked.
     pub attempts: u32,

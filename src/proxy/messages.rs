@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -15,6 +15,7 @@ use crate::catalogue::list::{Choice, UnknownModel};
 use crate::ledger::Outcome;
 use crate::proxy::attempts::{Attempts, Moves};
 use crate::proxy::body::Body;
+use crate::proxy::class::RequestClass;
 use crate::proxy::conversation::Conversation;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::intake;
@@ -39,7 +40,7 @@ use crate::wire::json::ParseError;
 use crate::wire::messages;
 use crate::wire::newest::Newest;
 
-/// How much of a model's name and of a label the ledger keeps of what a client says.
+/// How much of a model's name the ledger keeps of what a client says.
 const LONGEST_NAME: usize = 100;
 
 /// Answers a request, as a stream or whole.
@@ -100,7 +101,7 @@ async fn run(
         papers: &papers,
         choice,
         talk,
-        class: class(&head.headers),
+        class: RequestClass::of(&head.headers, &request),
     };
     let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
     let original = service.chooser.rules().may_move().then(|| Original {
@@ -188,7 +189,7 @@ struct Understood<'a> {
     papers: &'a Papers<'a>,
     choice: Choice<'a>,
     talk: Talk,
-    class: String,
+    class: RequestClass,
 }
 
 /// Translates the client's request for an account.
@@ -230,7 +231,7 @@ fn prepare(
         entry.asked = request.model.chars().take(LONGEST_NAME).collect();
         entry.model.clone_from(&model.slug);
         entry.conversation.clone_from(&whose.conversation);
-        entry.class.clone_from(&whose.class);
+        whose.class.name().clone_into(&mut entry.class);
         entry.losses = translated.losses.iter().map(|loss| loss.kind).collect();
     });
     let setup = Setup {
@@ -257,12 +258,6 @@ fn prepare(
         tier: choice.tier,
     };
     Ok((prepared, translated.body.into(), origin))
-}
-
-fn class(headers: &HeaderMap) -> String {
-    let value = headers.get("x-claude-code-request-class");
-    let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
-    text.chars().take(LONGEST_NAME).collect()
 }
 
 fn unknown_model(error: &UnknownModel) -> Reply {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::proxy::class::RequestClass;
 use crate::wire::newest::Newest;
 
 /// Turns that are kept: a session's main conversation and subagents, for more sessions than a person has.
@@ -21,9 +22,9 @@ pub struct Whose {
     pub conversation: String,
     /// The subagent; empty for the main conversation.
     pub agent: String,
-    /// The client's label of the request: a title or a permission check in between is no part of the turn.
-    pub class: String,
-    /// Whether tools are offered: not every client labels its requests, and those in between offer none.
+    /// What the request is for: a title or a permission check in between is no part of the turn.
+    pub class: RequestClass,
+    /// Whether tools are offered: not every request in between is known for what it is, and those offer none.
     pub has_tools: bool,
     /// ccx's own id of the account.
     pub account: String,
@@ -102,7 +103,7 @@ mod tests {
         turns.keep(&whose(""), "main");
         turns.keep(&whose("a1"), "agent");
         let check = Whose {
-            class: "auxiliary".into(),
+            class: RequestClass::Auxiliary,
             ..whose("")
         };
         assert_eq!(turns.resume(&check, Newest::Prompt), None);
