@@ -1148,15 +1148,18 @@ fn every_loss_stands_in_the_documentation() {
         .iter()
         .map(|kind| (*kind).to_owned())
         .collect();
-    for entry in std::fs::read_dir(root.join("src/translate")).unwrap() {
-        let source = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    let mut places = vec![root.join("src/translate")];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            let entries = std::fs::read_dir(&place).unwrap();
+            places.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let source = std::fs::read_to_string(place).unwrap();
         for call in ["dropped(\"", "approximated(\"", "marked(\"", "mark(\""] {
             kinds.extend(source.match_indices(call).map(|(at, _)| {
-                source[at + call.len()..]
-                    .split('"')
-                    .next()
-                    .unwrap()
-                    .to_owned()
+                let name = source[at + call.len()..].split('"').next();
+                name.unwrap().to_owned()
             }));
         }
     }
