@@ -63,6 +63,17 @@ pub struct Entry {
     pub outcome: Outcome,
 }
 
+impl Entry {
+    /// Returns how often each kind of loss stands in [`Entry::losses`]: a long conversation has one of them many times.
+    pub fn losses_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for loss in &self.losses {
+            *counts.entry(*loss).or_default() += 1;
+        }
+        counts
+    }
+}
+
 /// Sums over all requests since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {

@@ -4,7 +4,9 @@
 
 mod support;
 
+use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use flate2::Compression;
@@ -259,6 +261,47 @@ async fn a_compressed_body_means_what_it_holds_and_a_bomb_is_too_large() {
         (413, "request_too_large"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn what_is_lost_is_counted_and_refused_where_that_is_wanted() {
+    let scenario = answering(json!([{"text": "fine"}]));
+    let mut request = prompt("hello", true);
+    request["messages"] = json!([{"role": "user", "content": [
+        {"type": "text", "text": "what is this?"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "?"}},
+        {"type": "image", "source": {"type": "file", "file_id": "f"}}
+    ]}]);
+    let proxy = Proxy::start(&scenario);
+    assert_eq!(proxy.messages(&request).await.text(), "fine");
+    let (entries, totals) = proxy.finished(1).await;
+    assert_eq!(entries[0].losses, ["image_data", "image_source"]);
+    assert_eq!(totals.losses["image_data"], 1);
+
+    let strict = |home: &Path| {
+        let directory = home.join("ccx/config");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("config.toml"), "strict = true").unwrap();
+    };
+    let proxy = Proxy::start_after(&scenario, strict);
+    let (status, kind, message) = proxy.messages(&request).await.error();
+    assert_eq!((status, kind.as_str()), (400, "invalid_request_error"));
+    assert_eq!(
+        message,
+        "messages.0.content.1: image_data would be marked, and 1 more; refused, because ccx is set to `strict`"
+    );
+    // The client knows these words, and leaves the field out from then on.
+    request = prompt("hello", true);
+    request["safeguards"] = json!([{}]);
+    let (_, _, message) = proxy.messages(&request).await.error();
+    assert!(
+        message.starts_with("safeguards: Extra inputs are not permitted"),
+        "{message}"
+    );
+    assert_eq!(proxy.messages(&prompt("hello", true)).await.text(), "fine");
+    let requests = proxy.backend.requests();
+    let sent = requests.iter().filter(|seen| seen.is_response()).count();
+    assert_eq!(sent, 1, "what is refused is not sent");
 }
 
 #[tokio::test]

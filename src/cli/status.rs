@@ -2,6 +2,8 @@
 //!
 //! Shows what is known on this machine: asks nobody, changes nothing.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::account::record::printable;
@@ -103,6 +105,7 @@ impl Status<'_> {
             "accounts": rows,
             "last_turn": turn,
             "sessions": self.sessions,
+            "losses": self.readings.losses_by_kind(),
             "lease": null,
             "models": models,
             "client": self.client,
@@ -170,6 +173,10 @@ impl Status<'_> {
             "lease",
             "none: Claude Code's own settings files stay as they are",
         );
+        let losses = self.readings.losses_by_kind();
+        if !losses.is_empty() {
+            line("losses", &losses_in_words(&losses));
+        }
         for (name, model) in &self.models {
             line(name, &printable(model));
         }
@@ -193,6 +200,17 @@ impl Status<'_> {
         }
         words
     }
+}
+
+/// The kinds by the number of requests in which they were met, the most frequent first.
+fn losses_in_words(losses: &BTreeMap<&str, u64>) -> String {
+    let mut kinds: Vec<_> = losses.iter().collect();
+    kinds.sort_by_key(|(kind, count)| (std::cmp::Reverse(**count), **kind));
+    let words: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, count)| format!("{} {count}", printable(kind)))
+        .collect();
+    words.join(", ")
 }
 
 #[cfg(test)]
@@ -253,6 +271,10 @@ mod tests {
                 cached_tokens: 870,
             },
         );
+        for _ in 0..12 {
+            readings.note_losses("s", ["document_text"], before(90));
+        }
+        readings.note_losses("t", ["image_url", "document_text"], before(90));
         let fault = Fault::new(
             before(7200),
             529,
@@ -298,6 +320,7 @@ last error 2h ago: 529 upstream is overloaded: the servers are busy now, try agâ
 also       ann@example.com, plan free, limit, 10d 10h, 30d 0%
 proxy      2 sessions run, each with a proxy of its own
 lease      none: Claude Code's own settings files stay as they are
+losses     document_text 13, image_url 1
 opus       gpt-6.1-sol
 haiku      -
 client     not found
@@ -310,6 +333,7 @@ files      /home/ann/.local/state/ccx
         assert_eq!(told["accounts"][0]["state"], "limited");
         assert_eq!(told["accounts"][1]["quota"]["remaining_percent"], 4.0);
         assert_eq!(told["last_turn"]["model"], "gpt-5.5");
+        assert_eq!(told["losses"], json!({"document_text": 13, "image_url": 1}));
         assert_eq!(
             (&told["sessions"], &told["lease"]),
             (&json!(2), &json!(null))

@@ -14,6 +14,8 @@ pub struct Config {
     pub strategy: Strategy,
     /// Whether a conversation may move to another account when its own is exhausted.
     pub failover: bool,
+    /// Whether a request is refused that upstream cannot be told in full.
+    pub strict: bool,
     /// The families whose models the person chose, and the models, best first.
     pub families: Vec<(Family, Vec<String>)>,
 }

@@ -85,6 +85,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "strict",
+        wanted: "\"on\" or \"off\"",
+        usage: "on|off",
+        help: "Refuse what ChatGPT cannot be told in full",
+        scope: Scope::Launch,
+        takes: Takes::Word {
+            set: |config, word| put(&mut config.strict, switch(word)),
+            show: |config| switched(config.strict),
+        },
+    },
+    Key {
         name: "families",
         wanted: "a table of families",
         usage: "",

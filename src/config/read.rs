@@ -174,6 +174,7 @@ mod tests {
             secrets = "keychain"
             strategy = "most-remaining"   # spread the load
             failover = "on"
+            strict = true
 
             [families]
             opus = ["gpt-9", " gpt-6-sol "]
@@ -190,6 +191,7 @@ mod tests {
             secrets: Secrets::Keychain,
             strategy: Strategy::MostRemaining,
             failover: true,
+            strict: true,
             families: vec![
                 (Family::Opus, list(&["gpt-9", "gpt-6-sol"])),
                 (Family::Haiku, list(&["gpt-9-mini"])),

@@ -101,6 +101,11 @@ impl Drop for OpenEntry {
 fn log(entry: &Entry) {
     let milliseconds = |span: Duration| span.as_millis() as u64;
     let usage = entry.usage.unwrap_or_default();
+    let losses: Vec<_> = entry
+        .losses_by_kind()
+        .into_iter()
+        .map(|(kind, count)| format!("{kind}:{count}"))
+        .collect();
     let (ended, status, why) = match &entry.outcome {
         Outcome::Done => ("done", 200, ""),
         Outcome::Failed { status, message } => ("failed", *status, message.as_str()),
@@ -121,7 +126,7 @@ fn log(entry: &Entry) {
         input_tokens = usage.input_tokens,
         cached_tokens = usage.cached_tokens,
         output_tokens = usage.output_tokens,
-        losses = entry.losses.join(","),
+        losses = losses.join(","),
         ended,
         status,
         why,

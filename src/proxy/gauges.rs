@@ -157,6 +157,12 @@ impl Gauges {
         if entry.account.is_empty() {
             return;
         }
+        if !entry.losses.is_empty() {
+            let kinds = entry.losses_by_kind();
+            self.noted(LAZY, |readings| {
+                readings.note_losses(&entry.conversation, kinds.into_keys(), now);
+            });
+        }
         match &entry.outcome {
             Outcome::Cancelled => {}
             Outcome::Done => self.noted(Duration::ZERO, |readings| {

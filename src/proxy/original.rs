@@ -51,6 +51,10 @@ pub fn translated(
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
     let translated = translate(request, &target, &mut tools)?;
+    let translated = match service.config.strict {
+        true => translated.strictly()?,
+        false => translated,
+    };
     Ok((translated, origin))
 }
 

@@ -30,6 +30,18 @@ pub struct Readings {
     /// The last main turn of each session, by the client's id of the session.
     #[serde(default)]
     pub sessions: BTreeMap<String, Turn>,
+    /// What upstream could not be told in each session, by the client's id of the session.
+    #[serde(default)]
+    pub losses: BTreeMap<String, Losses>,
+}
+
+/// How often each kind of loss was met in a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// When the last one was.
+    pub at: UnixSeconds,
+    /// By kind, in requests that were sent: what stands in a conversation is sent with each of its turns.
+    pub requests: BTreeMap<String, u64>,
 }
 
 /// What was read of one account.
@@ -98,6 +110,7 @@ impl Default for Readings {
             version: VERSION,
             accounts: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            losses: BTreeMap::new(),
         }
     }
 }
@@ -168,6 +181,16 @@ impl Readings {
         for (session, turn) in &other.sessions {
             self.note_turn(session, turn.clone());
         }
+        for (session, theirs) in &other.losses {
+            let ours = self.losses.entry(session.clone()).or_default();
+            ours.at = ours.at.max(theirs.at);
+            for (kind, count) in &theirs.requests {
+                // One process counts for a session, and goes on from what it has read: the higher count is the later.
+                let known = ours.requests.entry(kind.clone()).or_default();
+                *known = (*known).max(*count);
+            }
+        }
+        self.forget_losses();
     }
 
     /// Takes the right to ask about an account at `now`. Taken before asking, so that two do not ask at once.
@@ -179,6 +202,46 @@ impl Readings {
         }
         reading.asked_at = Some(now);
         Claim::Granted { before }
+    }
+
+    /// Counts what upstream could not be told in a request of a session.
+    pub fn note_losses<'a>(
+        &mut self,
+        session: &str,
+        kinds: impl IntoIterator<Item = &'a str>,
+        now: UnixSeconds,
+    ) {
+        let mut kinds = kinds.into_iter().peekable();
+        if kinds.peek().is_none() {
+            return;
+        }
+        let losses = self.losses.entry(session.to_owned()).or_default();
+        losses.at = losses.at.max(now);
+        for kind in kinds {
+            *losses.requests.entry(kind.to_owned()).or_default() += 1;
+        }
+        self.forget_losses();
+    }
+
+    fn forget_losses(&mut self) {
+        while self.losses.len() > SESSIONS {
+            let oldest = self.losses.iter().min_by_key(|(_, losses)| losses.at);
+            let Some(oldest) = oldest.map(|(session, _)| session.clone()) else {
+                return;
+            };
+            self.losses.remove(&oldest);
+        }
+    }
+
+    /// Returns in how many requests of the sessions that are kept each kind of loss was met.
+    pub fn losses_by_kind(&self) -> BTreeMap<&str, u64> {
+        let mut sums = BTreeMap::new();
+        for losses in self.losses.values() {
+            for (kind, count) in &losses.requests {
+                *sums.entry(kind.as_str()).or_default() += count;
+            }
+        }
+        sums
     }
 
     /// Notes the last turn of a session, if it is the last.
@@ -289,6 +352,35 @@ mod tests {
         assert!(!readings.sessions.contains_key("s135"));
         readings.forget("a");
         assert_eq!(readings, Readings::default());
+    }
+
+    #[test]
+    fn losses_are_counted_by_request_and_by_session() {
+        let counting = |requests: u64| {
+            let mut readings = Readings::default();
+            for at in 0..requests {
+                readings.note_losses("s", ["thinking", "image"], UnixSeconds(at));
+            }
+            readings.note_losses("s", [], UnixSeconds(900));
+            readings
+        };
+        let mut known = counting(3);
+        // A process that knows less tells nothing new, one that knows more does.
+        known.merge(&counting(2));
+        assert_eq!(known, counting(3));
+        known.merge(&counting(5));
+        assert_eq!(known, counting(5));
+        known.note_losses("t", ["image"], UnixSeconds(7));
+        assert_eq!(
+            known.losses_by_kind(),
+            BTreeMap::from([("image", 6), ("thinking", 5)])
+        );
+        assert_eq!(Readings::parse(&known.to_text()), known);
+        for at in 0..200 {
+            known.note_losses(&format!("s{at}"), ["image"], UnixSeconds(100 + at));
+        }
+        assert_eq!(known.losses.len(), SESSIONS);
+        assert!(known.losses.contains_key("s199") && !known.losses.contains_key("t"));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use crate::catalogue::model::Lane;
-use crate::translate::loss::Loss;
+use crate::translate::loss::{self, Loss};
 use crate::translate::names::ToolNames;
 use crate::translate::pairs::{Answer, Call, Pairs};
 use crate::translate::papers::Papers;
@@ -82,6 +82,8 @@ pub(super) struct Items<'t, 'a> {
     /// Bytes of base64 met so far, and how many of them from the beginning on are left out.
     pub(super) media_bytes: usize,
     pub(super) left_out: usize,
+    /// Where in the request the writing is.
+    place_now: loss::Place,
 }
 
 impl<'t, 'a> Items<'t, 'a> {
@@ -112,6 +114,7 @@ impl<'t, 'a> Items<'t, 'a> {
             replayed: HashSet::new(),
             media_bytes: 0,
             left_out,
+            place_now: loss::Place::System,
         }
     }
 
@@ -121,8 +124,8 @@ impl<'t, 'a> Items<'t, 'a> {
             self.additional_tools(&self.place.tools.shown);
         }
         self.base_system(system);
-        for message in messages {
-            self.message(message);
+        for (at, message) in messages.iter().enumerate() {
+            self.message(at, message);
         }
         self.drop_waiting();
         self.found
@@ -156,7 +159,7 @@ impl<'t, 'a> Items<'t, 'a> {
         }
     }
 
-    fn message(&mut self, message: &Message<'a>) {
+    fn message(&mut self, at: usize, message: &Message<'a>) {
         if message.role != Role::Assistant {
             self.drop_waiting();
         }
@@ -164,11 +167,16 @@ impl<'t, 'a> Items<'t, 'a> {
         match &message.content {
             Content::Text(text) => self.text(*text),
             Content::Blocks(blocks) => {
-                for block in blocks {
+                for (block_at, block) in blocks.iter().enumerate() {
+                    self.place_now = loss::Place::Message {
+                        at,
+                        block: Some(block_at),
+                    };
                     self.block(block);
                 }
             }
         }
+        self.place_now = loss::Place::Message { at, block: None };
         self.close();
         self.answer_the_unanswered();
     }
@@ -207,7 +215,7 @@ impl<'t, 'a> Items<'t, 'a> {
     }
 
     pub(super) fn lose(&mut self, loss: Loss) {
-        self.found.losses.push(loss);
+        self.found.losses.push(loss.at(self.place_now));
     }
 
     /// Writes an item that shows the model more tools (lite lane).

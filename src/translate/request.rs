@@ -12,7 +12,7 @@ use crate::translate::reasoning::Origin;
 use crate::translate::{format, media, writer};
 use crate::wire::messages::{self, Role};
 
-pub use crate::translate::loss::Loss;
+pub use crate::translate::loss::{Loss, Place as LossPlace};
 pub use crate::translate::tools::ToolCache;
 
 /// Below this many tokens of answer the client means its `max_tokens` as a limit, and does not
@@ -62,6 +62,38 @@ pub enum RequestError {
     /// A part that is only read when it is needed (the tools) is not what it must be.
     #[error(transparent)]
     Parse(#[from] messages::ParseError),
+    /// Something cannot be told in full, and the person wants none of that.
+    #[error("{first}{}; refused, because ccx is set to `strict`", more_of(*more))]
+    Lossy {
+        /// The first of what would be lost.
+        first: Loss,
+        /// How much more there is.
+        more: usize,
+    },
+}
+
+fn more_of(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    }
+}
+
+impl Translated {
+    /// Refuses what upstream would not be told in full.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Lossy`], if there is anything of it.
+    pub fn strictly(self) -> Result<Self, RequestError> {
+        match self.losses.first() {
+            None => Ok(self),
+            Some(&first) => Err(RequestError::Lossy {
+                first,
+                more: self.losses.len() - 1,
+            }),
+        }
+    }
 }
 
 /// Translates `request` for `target`.
@@ -81,7 +113,8 @@ pub fn translate(
     losses.extend(unsendable(request));
     if last.role == Role::Assistant {
         // The model sees the beginning of its answer, but may start anew.
-        losses.push(Loss::approximated("prefill"));
+        let at = request.messages.len() - 1;
+        losses.push(Loss::approximated("prefill").at(LossPlace::Message { at, block: None }));
     }
 
     // Room for the request's own bytes and what surrounds them, so that it seldom has to grow.

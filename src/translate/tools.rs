@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::catalogue::model::Lane;
-use crate::translate::loss::Loss;
+use crate::translate::loss::{Loss, Place};
 use crate::translate::names::{ToolNames, is_legal};
 use crate::translate::{schema, writer};
 use crate::wire::json::{Kept, Kind, ParseError, Raw};
@@ -115,10 +115,11 @@ impl ToolList {
             .filter(|name| is_legal(name))
             .collect();
         let mut seen = BTreeSet::new();
-        for tool in &tools {
+        for (at, tool) in tools.iter().enumerate() {
+            let lose = |loss: Loss| loss.at(Place::Tool(at));
             let name = tool.name.value();
             if !seen.insert(name.clone()) {
-                list.losses.push(Loss::dropped("duplicate_tool"));
+                list.losses.push(lose(Loss::dropped("duplicate_tool")));
                 continue;
             }
             match Runner::of(tool) {
@@ -126,7 +127,7 @@ impl ToolList {
                     let upstream = list.names.rename(name.clone(), |name| legal.contains(name));
                     let mut definition = Vec::new();
                     if function(&mut definition, &upstream, tool)? {
-                        list.losses.push(Loss::approximated("tool_schema"));
+                        list.losses.push(lose(Loss::approximated("tool_schema")));
                     }
                     if tool.defer_loading {
                         list.deferred.push(Deferred {
@@ -145,8 +146,8 @@ impl ToolList {
                     list.web_search = Some(name.into_owned());
                 }
                 // Hosted tools are refused on the lite lane (contract chatgpt-codex §4).
-                Runner::WebSearch => list.losses.push(Loss::dropped("web_search")),
-                Runner::Other => list.losses.push(Loss::dropped("server_tool")),
+                Runner::WebSearch => list.losses.push(lose(Loss::dropped("web_search"))),
+                Runner::Other => list.losses.push(lose(Loss::dropped("server_tool"))),
             }
         }
         Ok(list)
