@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "pages/translation.rs"]
+mod page;
+
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::translate::papers::{Paper, Papers};
 use ccx::translate::reasoning::{Origin, Seal};
@@ -798,18 +801,19 @@ fn a_scan_and_a_pdf_that_was_cut_say_so() {
 fn old_pictures_of_a_long_conversation_are_left_out_in_steps() {
     // [D21]: 24 MiB may stay; beyond that the oldest go, 8 MiB at a time.
     let picture = format!("{}{}", &PNG[..8], "A".repeat((4 << 20) - 8));
+    let file = in_base64("document", "application/pdf", &picture).to_string();
     let picture = in_base64("image", "image/png", &picture).to_string();
-    let sent = |pictures: usize| {
+    let sent_on = |lane: Lane, block: &str, count: usize| {
         let message = |at: usize| {
-            format!(r#"{{"role":"user","content":[{{"type":"text","text":"{at}"}},{picture}]}}"#)
+            format!(r#"{{"role":"user","content":[{{"type":"text","text":"{at}"}},{block}]}}"#)
         };
-        let messages: Vec<_> = (0..pictures).map(message).collect();
+        let messages: Vec<_> = (0..count).map(message).collect();
         let body = format!(r#"{{"model":"m","messages":[{}]}}"#, messages.join(","));
         let request = Request::parse(body.as_bytes()).unwrap();
         let (origin, model, papers) = (origin(), model(), Papers::default());
         let target = Target {
             model: &model,
-            lane: Lane::Lite,
+            lane,
             origin: &origin,
             conversation: "c",
             tier: None,
@@ -818,6 +822,7 @@ fn old_pictures_of_a_long_conversation_are_left_out_in_steps() {
         };
         translate(&request, &target, &mut ToolCache::default()).unwrap()
     };
+    let sent = |count: usize| sent_on(Lane::Lite, &picture, count);
     let (earlier, later) = (sent(7), sent(8));
     assert_eq!(anywhere(&earlier.losses), [Loss::marked("old_image"); 2]);
     assert_eq!(later.losses, earlier.losses);
@@ -829,6 +834,8 @@ fn old_pictures_of_a_long_conversation_are_left_out_in_steps() {
         start.contains("[An image was here; too many came after it]"),
         "{start}"
     );
+    let files = sent_on(Lane::Full, &file, 7);
+    assert_eq!(anywhere(&files.losses), [Loss::marked("old_document"); 2]);
 }
 
 #[test]
