@@ -69,6 +69,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proxy/attempts.rs", 3),
     ("proxy/body.rs", 3),
     ("proxy/count.rs", 3),
+    ("proxy/counting.rs", 3),
     ("proxy/entry.rs", 3),
     ("proxy/gauges.rs", 3),
     ("proxy/intake.rs", 2),

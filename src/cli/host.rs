@@ -83,6 +83,7 @@ impl Host {
             config: parts.config,
             tools: Mutex::new(ToolCache::default()),
             papers: PaperShelf::new(parts.pdf),
+            counting: Arc::default(),
             turns: Mutex::new(Turns::default()),
             ledger: ledger.clone(),
             gauges: parts.gauges,

@@ -11,6 +11,7 @@ pub mod class;
 pub mod coding;
 pub mod conversation;
 pub mod count;
+pub mod counting;
 pub mod entry;
 pub mod gauges;
 pub mod guard;

@@ -14,6 +14,7 @@ use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
+use crate::proxy::counting::Counting;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
 use crate::proxy::papers::PaperShelf;
@@ -46,6 +47,8 @@ pub struct Service {
     pub tools: Mutex<ToolCache>,
     /// What the PDFs of conversations say.
     pub papers: PaperShelf,
+    /// Who counts tokens.
+    pub counting: Arc<Counting>,
     /// Upstream's state of the turns under way.
     pub turns: Mutex<Turns>,
     /// What happened.
@@ -97,7 +100,7 @@ async fn dispatch(
     match route {
         Route::Live => Ok(alive(request.method())),
         Route::Messages => messages::answer(service, id, request).await,
-        Route::CountTokens => count::answer(request).await,
+        Route::CountTokens => count::answer(service, request).await,
         Route::Models => Ok(models::answer(service)),
     }
 }

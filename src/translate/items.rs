@@ -23,7 +23,7 @@ use crate::wire::messages::{Message, Role};
 
 /// The client's label of the request. It changes from request to request, and
 /// what follows it could never be taken from the prompt cache.
-const LABEL: &str = "x-anthropic-billing-header:";
+pub(super) const LABEL: &str = "x-anthropic-billing-header:";
 
 /// Stands in for a system prompt: upstream wants developer instructions (contract chatgpt-codex §3).
 const NO_SYSTEM: &str = "You are a helpful assistant.";

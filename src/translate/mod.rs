@@ -3,12 +3,13 @@
 //! Pure: names only `wire`, `sse` and `catalogue`. Requests: [`request`] (the whole body), `items`,
 //! `content`, `media`, `documents` and `calls` (the conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call),
 //! `tools`, `schema` and [`names`] (what may be called), `effort` and `format` (how to answer),
-//! [`loss`] (what could not be told), [`estimate`] (how large it is). Answers: [`stream`] and [`fold`],
+//! [`loss`] (what could not be told), [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is). Answers: [`stream`] and [`fold`],
 //! which write by `draft` and `records`.
 
 mod calls;
 mod content;
 mod documents;
+pub mod count;
 mod draft;
 mod effort;
 pub mod estimate;
@@ -26,5 +27,7 @@ mod records;
 pub mod request;
 mod schema;
 pub mod stream;
+pub mod tokenizer;
 mod tools;
+mod weigh;
 mod writer;

@@ -175,9 +175,15 @@ impl<'a> Text<'a> {
             return Cow::Borrowed(self.escaped);
         }
         let mut value = String::with_capacity(self.escaped.len());
+        self.for_each_part(|part| value.push_str(part));
+        Cow::Owned(value)
+    }
+
+    /// Hands out what the string says part by part, in order: as in [`Text::value`], but nothing is gathered.
+    pub fn for_each_part(&self, mut each: impl FnMut(&str)) {
         let mut rest = self.escaped;
-        while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
-            value.push_str(&rest[..at]);
+        while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()).filter(|_| !self.plain) {
+            each(&rest[..at]);
             let escape = &rest[at + 1..];
             let (character, used) = match escape.as_bytes()[0] {
                 b'u' => unicode_escape(escape),
@@ -188,11 +194,10 @@ impl<'a> Text<'a> {
                 b't' => ('\t', 1),
                 other => (char::from(other), 1),
             };
-            value.push(character);
+            each(character.encode_utf8(&mut [0; 4]));
             rest = &escape[used..];
         }
-        value.push_str(rest);
-        Cow::Owned(value)
+        each(rest);
     }
 }
 
