@@ -168,7 +168,10 @@ mod tests {
                 code: Some("invalid_prompt".to_owned()),
                 message: message(),
             },
-            Failure::ContextTooLong { limit: None },
+            Failure::ContextTooLong {
+                limit: None,
+                tokens: None,
+            },
             Failure::Forbidden { why: message() },
             Failure::Overloaded {
                 message: message(),

@@ -95,10 +95,10 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
         Failure::Overloaded { retry_after, .. } => {
             waiting(529, ErrorKind::Overloaded, words, *retry_after)
         }
-        Failure::ContextTooLong { limit } => {
+        Failure::ContextTooLong { limit, tokens } => {
             // This wording makes the client compact; its numbers must not contradict it.
             let limit = limit.unwrap_or(context.window);
-            let tokens = context.tokens.max(limit + 1);
+            let tokens = tokens.unwrap_or(context.tokens).max(limit + 1);
             Reply::refused(
                 400,
                 ErrorKind::InvalidRequest,
@@ -336,10 +336,18 @@ mod tests {
 
     #[test]
     fn an_overflow_is_worded_so_that_the_client_compacts() {
-        let say = |limit, tokens| {
-            let context = Context { tokens, ..CONTEXT };
-            from_failure(&Failure::ContextTooLong { limit }, context).message
+        let said = |limit, told, tokens| {
+            let failure = Failure::ContextTooLong {
+                limit,
+                tokens: told,
+            };
+            from_failure(&failure, Context { tokens, ..CONTEXT }).message
         };
+        let say = |limit, tokens| said(limit, None, tokens);
+        assert_eq!(
+            said(Some(272_000), Some(280_123), 300_000),
+            "prompt is too long: 280123 tokens > 272000 maximum"
+        );
         assert_eq!(
             say(None, 300_000),
             "prompt is too long: 300000 tokens > 258400 maximum"

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use crate::time::UnixSeconds;
 use crate::translate::stream::{EMPTY_COMPLETION, NAMELESS_CALL, STALLED_ARGUMENTS, TOO_LONG};
 use crate::upstream::limits::{Limits, UsedUp};
+use crate::upstream::overflow;
 use crate::upstream::refusal::{self, Refusal};
 use crate::wire::responses::StreamFailure;
 
@@ -64,8 +65,10 @@ pub enum Failure {
     /// The request does not fit the model's window.
     #[error("the request is longer than the model's context window")]
     ContextTooLong {
-        /// The window in tokens, where known.
+        /// The window in tokens, where upstream says it.
         limit: Option<u64>,
+        /// The request in tokens, where upstream says it.
+        tokens: Option<u64>,
     },
     /// The account is not served this model.
     #[error("model not available: {message}")]
@@ -249,7 +252,11 @@ fn meaning(word: &str) -> Option<Meaning> {
         "server_is_overloaded" | "slow_down" | "overloaded" | "overloaded_error" => {
             Meaning::Overloaded
         }
-        "context_length_exceeded" | "context_window_exceeded" => Meaning::ContextTooLong,
+        "context_length_exceeded"
+        | "context_window_exceeded"
+        | "model_context_window_exceeded"
+        | "prompt_too_long"
+        | "input_too_long" => Meaning::ContextTooLong,
         "model_not_found" | "model_not_available" | "model_not_supported" | "unsupported_model" => {
             Meaning::ModelUnavailable
         }
@@ -281,6 +288,11 @@ fn classify(
                 .names_model_as_unsupported
                 .then_some(Meaning::ModelUnavailable)
         })
+        .or_else(|| {
+            let (code, param) = (refusal.code.as_deref(), refusal.param.as_deref());
+            overflow::is_told(status, code, param, &refusal.message)
+                .then_some(Meaning::ContextTooLong)
+        })
         .unwrap_or_else(|| by_status(status, &refusal));
     let Refusal { code, message, .. } = refusal;
     match meaning {
@@ -299,9 +311,10 @@ fn classify(
             message,
             retry_after,
         },
-        Meaning::ContextTooLong => Failure::ContextTooLong {
-            limit: refusal::tokens_in(&message),
-        },
+        Meaning::ContextTooLong => {
+            let overflow::Sizes { limit, tokens } = overflow::sizes(&message);
+            Failure::ContextTooLong { limit, tokens }
+        }
         Meaning::ModelUnavailable => Failure::ModelUnavailable { message },
         Meaning::Rejected => Failure::Rejected {
             status: if status == IN_STREAM { 400 } else { status },
@@ -393,7 +406,10 @@ mod tests {
         let expected = [
             (
                 "400-context-length",
-                Failure::ContextTooLong { limit: None },
+                Failure::ContextTooLong {
+                    limit: None,
+                    tokens: None,
+                },
             ),
             (
                 "400-model-not-supported-detail",
@@ -545,7 +561,10 @@ mod tests {
             (
                 413,
                 r#""type":"invalid_request_error","code":"context_length_exceeded""#,
-                Failure::ContextTooLong { limit: None },
+                Failure::ContextTooLong {
+                    limit: None,
+                    tokens: None,
+                },
             ),
             (
                 404,
@@ -582,6 +601,48 @@ mod tests {
         ] {
             let body = format!(r#"{{"error":{{"message":"m",{error}}}}}"#);
             assert_eq!(reply(status, &[], &body), expected, "{status} {error}");
+        }
+    }
+
+    #[test]
+    fn an_overflow_is_known_by_its_code_or_its_words_in_a_reply_and_in_a_stream() {
+        let words_alone = "This model's maximum context length is 272000 tokens. However, your messages resulted in 300123 tokens.";
+        for (code, message, limit, tokens) in [
+            (Some("context_length_exceeded"), "too much", None, None),
+            (Some("context_window_exceeded"), "", None, None),
+            (Some("model_context_window_exceeded"), "", None, None),
+            (Some("prompt_too_long"), "", None, None),
+            (None, words_alone, Some(272_000), Some(300_123)),
+            (
+                Some("invalid_request_error"),
+                words_alone,
+                Some(272_000),
+                Some(300_123),
+            ),
+            (
+                Some("bad_request"),
+                "Your input exceeds the context window of this model.",
+                None,
+                None,
+            ),
+        ] {
+            let expected = Failure::ContextTooLong { limit, tokens };
+            let error = serde_json::json!({"type": "invalid_request_error", "code": code, "message": message});
+            let in_error = serde_json::json!({"error": error}).to_string();
+            for status in [400, 413] {
+                assert_eq!(reply(status, &[], &in_error), expected, "{in_error}");
+            }
+            if code.is_none() {
+                let detail = serde_json::json!({"detail": message}).to_string();
+                assert_eq!(reply(400, &[], &detail), expected, "{detail}");
+                assert_eq!(reply(400, &[], message), expected);
+            }
+            let in_stream = StreamFailure {
+                code: code.map(str::to_owned),
+                message: Some(message.to_owned()),
+                ..StreamFailure::default()
+            };
+            assert_eq!(Failure::from_stream(&in_stream), expected, "{in_stream:?}");
         }
     }
 
@@ -705,7 +766,10 @@ mod tests {
         for (code, expected) in [
             (
                 "context_length_exceeded",
-                Failure::ContextTooLong { limit: None },
+                Failure::ContextTooLong {
+                    limit: None,
+                    tokens: None,
+                },
             ),
             (
                 "insufficient_quota",

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod http;
 pub mod lane;
 pub mod limits;
+mod overflow;
 pub mod quota;
 mod refusal;
 pub mod retry;

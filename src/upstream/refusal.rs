@@ -264,22 +264,6 @@ pub(super) fn try_again_in(message: &str) -> Option<Duration> {
     found.then_some(total)
 }
 
-/// Returns the first number of at least 1024 that stands before "tokens": the window, in every known wording. The
-/// code has already said that the window is the matter.
-pub(super) fn tokens_in(message: &str) -> Option<u64> {
-    let mut last = None;
-    for word in message.split_whitespace() {
-        if word.trim_matches(|c: char| !c.is_ascii_alphabetic()) == "tokens"
-            && let Some(number) = last
-        {
-            return Some(number);
-        }
-        let digits: String = word.chars().filter(|c| *c != ',').collect();
-        last = digits.parse::<u64>().ok().filter(|n| *n >= 1_024);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,21 +327,6 @@ mod tests {
                 milliseconds.map(Duration::from_millis),
                 "{message}"
             );
-        }
-    }
-
-    #[test]
-    fn the_window_is_the_number_before_tokens() {
-        for (message, limit) in [
-            (
-                "This model's maximum context length is 272000 tokens. However, you gave 300000 tokens.",
-                Some(272_000),
-            ),
-            ("at most 272,000 tokens", Some(272_000)),
-            ("Your input exceeds the context window of this model.", None),
-            ("5 tokens", None),
-        ] {
-            assert_eq!(tokens_in(message), limit, "{message}");
         }
     }
 }

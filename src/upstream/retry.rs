@@ -153,7 +153,13 @@ mod tests {
                 },
                 never,
             ),
-            (Failure::ContextTooLong { limit: None }, never),
+            (
+                Failure::ContextTooLong {
+                    limit: None,
+                    tokens: None,
+                },
+                never,
+            ),
             (Failure::ModelUnavailable { message: words() }, never),
             (
                 Failure::Rejected {
