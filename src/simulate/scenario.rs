@@ -26,11 +26,38 @@ pub struct Scenario {
     /// What the accounts may do, by their forged names; others have no end.
     #[serde(default)]
     pub accounts: BTreeMap<String, Plan>,
+    /// What models refuse for its length, by their names; others take anything.
+    #[serde(default)]
+    pub windows: BTreeMap<String, Window>,
     /// Canned replies of paths other than the model's; the first that fits answers.
     #[serde(default)]
     pub routes: Vec<Route>,
     /// The first step whose `when` fits answers.
     pub steps: Vec<Step>,
+}
+
+/// How long a request a model takes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// In tokens, four bytes each. A request that is longer is refused before any step is looked for.
+    pub tokens: usize,
+    /// How it is refused; absent: as upstream does.
+    #[serde(default)]
+    pub reply: Option<Reply>,
+    /// The `error` of a stream that fails at once, instead.
+    #[serde(default)]
+    pub failed: Option<Value>,
+}
+
+/// The counts that an answer tells, where they are not those of the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Told {
+    /// All of the input.
+    pub input: Option<usize>,
+    /// Of these, found in the cache.
+    pub cached: Option<usize>,
 }
 
 /// How fast an answer comes. All zero is as fast as possible.
@@ -98,6 +125,9 @@ pub struct Step {
     /// Headers of the stream's answer that replace the usual ones.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// What the answer says it took, instead of what the simulator counts.
+    #[serde(default)]
+    pub usage: Told,
 }
 
 /// What a request must be like. Everything that is said must hold; nothing said fits all.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::asked::Asked;
-use super::scenario::{Action, Call, Pacing, Reply, Scenario, Step, Text, When};
+use super::scenario::{Action, Call, Pacing, Reply, Scenario, Step, Text, Told, When, Window};
 use super::seal;
 use super::template::{Sources, TemplateError, fill, fill_times, fill_value, seconds};
 use crate::time::UnixSeconds;
@@ -32,6 +32,8 @@ pub struct Planned {
     pub pacing: Pacing,
     /// With what.
     pub form: Form,
+    /// What it says it took.
+    pub usage: Told,
 }
 
 /// The form of an answer.
@@ -182,6 +184,12 @@ impl Script {
         None
     }
 
+    /// Returns the window of `model`, if it is shorter than `tokens`.
+    pub fn overflows(&self, model: &str, tokens: usize) -> Option<&Window> {
+        let window = self.scenario.windows.get(model)?;
+        (tokens > window.tokens).then_some(window)
+    }
+
     /// Says how to answer `asked`, for the account `account` (its ChatGPT id).
     /// `now` fills the times of canned errors.
     pub fn answer(
@@ -222,6 +230,7 @@ impl Script {
             step: step.name.clone(),
             pacing: step.pacing.unwrap_or(scenario.pacing),
             form,
+            usage: step.usage,
         })
     }
 }

@@ -22,8 +22,8 @@ use super::issuer::{Grant, NotTaken};
 use super::models::{ETAG, Models};
 use super::play::{Note, Play};
 use super::record::{Outcome, Seen, without_credentials};
-use super::scenario::{Pacing, Reply};
-use super::script::{Form, Piece};
+use super::scenario::{Pacing, Reply, Window};
+use super::script::{Ending, Form, Piece};
 use super::seal;
 use super::sign_in;
 use super::stream::{Heading, beats};
@@ -313,6 +313,9 @@ impl Service {
             return refusal.into();
         }
         let tokens = state.cache.admit(body);
+        if let Some(window) = state.script.overflows(model, tokens.input) {
+            return overflow(window, &asked);
+        }
         match state
             .script
             .answer(&asked, &account.chatgpt_account_id, self.shared.now())
@@ -341,7 +344,11 @@ impl Service {
                             .collect(),
                         response_id,
                         model: asked.model,
-                        tokens,
+                        tokens: Tokens {
+                            input: planned.usage.input.unwrap_or(tokens.input),
+                            cached: planned.usage.cached.unwrap_or(tokens.cached),
+                            ..tokens
+                        },
                         pieces,
                     },
                 },
@@ -395,6 +402,31 @@ impl Service {
             return Err(Refusal::detail(404, format!("Model not found {slug}")));
         }
         Ok(())
+    }
+}
+
+/// Refuses a request that is longer than `window`.
+fn overflow(window: &Window, asked: &Asked) -> Decided {
+    if let Some(error) = &window.failed {
+        return Decided {
+            what: What::Stream {
+                response_id: "resp_overflow".to_owned(),
+                model: asked.model.clone(),
+                tokens: Tokens::default(),
+                headers: vec![("content-type".to_owned(), "text/event-stream".to_owned())],
+                pieces: vec![Piece::Ending(Ending::Failed(error.clone()))],
+            },
+            ..Decided::from(ok(Value::Null))
+        };
+    }
+    match &window.reply {
+        Some(reply) => reply.clone().into(),
+        None => Refusal::invalid(
+            "context_length_exceeded",
+            "input",
+            "Your input exceeds the context window of this model.",
+        )
+        .into(),
     }
 }
 
