@@ -7,10 +7,14 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
 
+use crate::translate::shrink::Weigher;
 use crate::translate::tokenizer::{Tally, Tokenizer};
-use crate::translate::weigh::{Scale, Shown, picture_tokens, shown, weigh};
+use crate::translate::weigh::{
+    Scale, Shown, picture_tokens, shown, weigh, weigh_block, weigh_message,
+};
+use crate::wire::blocks::Block;
 use crate::wire::json::Text;
-use crate::wire::messages::{Request, Tools};
+use crate::wire::messages::{Message, Request, Tools};
 
 /// Around a tool's definition.
 const TOOL_TOKENS: u64 = 8;
@@ -62,19 +66,13 @@ pub fn input_tokens(
     known: &Mutex<Known>,
     may_go_on: impl FnMut() -> bool,
 ) -> Option<u64> {
-    let mut counter = Counter {
-        tally: tokenizer.tally(),
-        known,
-        may_go_on,
-        tokens: 0,
-        left_bytes: COUNTED_BYTES,
-        is_stopped: false,
-    };
+    let mut counter = Counter::new(tokenizer, known, may_go_on);
     weigh(request, &mut counter);
     (!counter.is_stopped).then(|| counter.tokens.max(1))
 }
 
-struct Counter<'k, 't, F> {
+/// Counts a request and its parts, one after the other.
+pub struct Counter<'k, 't, F> {
     tally: Tally<'t>,
     known: &'k Mutex<Known>,
     may_go_on: F,
@@ -106,7 +104,32 @@ impl Part<'_> {
     }
 }
 
-impl<F: FnMut() -> bool> Counter<'_, '_, F> {
+impl<'k, 't, F: FnMut() -> bool> Counter<'k, 't, F> {
+    /// Begins. See [`input_tokens`] for `may_go_on`.
+    pub fn new(tokenizer: &'t Tokenizer, known: &'k Mutex<Known>, may_go_on: F) -> Self {
+        Self {
+            tally: tokenizer.tally(),
+            known,
+            may_go_on,
+            tokens: 0,
+            left_bytes: COUNTED_BYTES,
+            is_stopped: false,
+        }
+    }
+
+    /// Says whether it was told to stop: what it has returned since then is not to be used.
+    pub const fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// Returns what `weigh` hands over.
+    fn alone(&mut self, weigh: impl FnOnce(&mut Self)) -> u64 {
+        self.left_bytes = COUNTED_BYTES;
+        self.tokens = 0;
+        weigh(self);
+        self.tokens
+    }
+
     fn part(&mut self, part: Part<'_>) {
         let size = part.written().len();
         if self.is_stopped || size == 0 {
@@ -146,6 +169,20 @@ impl<F: FnMut() -> bool> Counter<'_, '_, F> {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         // What a panic could leave half done is at worst a count that is missing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F: FnMut() -> bool> Weigher for Counter<'_, '_, F> {
+    fn request(&mut self, request: &Request<'_>) -> u64 {
+        self.alone(|scale| weigh(request, scale))
+    }
+
+    fn block(&mut self, block: &Block<'_>) -> u64 {
+        self.alone(|scale| weigh_block(block, scale))
+    }
+
+    fn message(&mut self, message: &Message<'_>) -> u64 {
+        self.alone(|scale| weigh_message(message, scale))
     }
 }
 

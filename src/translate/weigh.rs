@@ -9,7 +9,7 @@ use crate::translate::items::LABEL;
 use crate::translate::reasoning::Seal;
 use crate::wire::blocks::{Block, Content, Document, Source};
 use crate::wire::json::{Raw, Text};
-use crate::wire::messages::{Request, Role, Tools};
+use crate::wire::messages::{Message, Request, Role, Tools};
 
 /// Around a message: `<|start|>user<|message|>…<|end|>`, in the format that OpenAI published for its models (harmony).
 const MESSAGE_TOKENS: u64 = 4;
@@ -60,17 +60,31 @@ pub(super) fn weigh(request: &Request<'_>, scale: &mut impl Scale) {
         walk.content(system);
     }
     for message in &request.messages {
-        walk.scale.tokens(match message.role {
-            Role::Assistant => ANSWER_TOKENS,
-            Role::User | Role::System => MESSAGE_TOKENS,
-        });
-        walk.content(&message.content);
+        walk.message(message);
     }
     let Walk { scale, loaded } = walk;
     scale.tools(&request.tools, &loaded);
     if let Some(schema) = request.output_config.schema {
         scale.json(schema.text());
     }
+}
+
+/// Hands every part of one block to `scale`.
+pub(super) fn weigh_block(block: &Block<'_>, scale: &mut impl Scale) {
+    Walk {
+        scale,
+        loaded: Vec::new(),
+    }
+    .block(block);
+}
+
+/// Hands every part of one message to `scale`.
+pub(super) fn weigh_message(message: &Message<'_>, scale: &mut impl Scale) {
+    Walk {
+        scale,
+        loaded: Vec::new(),
+    }
+    .message(message);
 }
 
 struct Walk<'s, 'a, S> {
@@ -80,6 +94,14 @@ struct Walk<'s, 'a, S> {
 }
 
 impl<'a, S: Scale> Walk<'_, 'a, S> {
+    fn message(&mut self, message: &Message<'a>) {
+        self.scale.tokens(match message.role {
+            Role::Assistant => ANSWER_TOKENS,
+            Role::User | Role::System => MESSAGE_TOKENS,
+        });
+        self.content(&message.content);
+    }
+
     fn content(&mut self, content: &Content<'a>) {
         match content {
             Content::Text(text) => self.text(*text),

@@ -159,6 +159,39 @@ impl<'a> Text<'a> {
         self.escaped
     }
 
+    /// Makes a string of our own `words`, which hold nothing that JSON escapes.
+    pub const fn plain(words: &'a str) -> Self {
+        Self {
+            escaped: words,
+            plain: true,
+            broken: false,
+        }
+    }
+
+    /// Returns the beginning of the string, of at most `bytes` bytes as it was written, cut between characters.
+    #[must_use]
+    pub fn head(&self, bytes: usize) -> Self {
+        let mut end = 0;
+        while end < self.escaped.len() {
+            let rest = &self.escaped.as_bytes()[end..];
+            let step = match rest[0] {
+                b'\\' => escape(rest).map_or(rest.len(), |(used, _)| used),
+                _ => memchr::memchr(b'\\', rest)
+                    .unwrap_or(rest.len())
+                    .min(self.escaped.floor_char_boundary(bytes.max(end)) - end),
+            };
+            if step == 0 || end + step > bytes {
+                break;
+            }
+            end += step;
+        }
+        Self {
+            escaped: &self.escaped[..end],
+            plain: self.plain,
+            broken: self.broken,
+        }
+    }
+
     /// Says whether the string is empty.
     pub const fn is_empty(&self) -> bool {
         self.escaped.is_empty()
@@ -221,6 +254,14 @@ fn unicode_escape(escape: &str) -> (char, usize) {
 }
 
 impl<'a> Raw<'a> {
+    /// Makes a value of JSON of our own.
+    pub const fn known(text: &'a str) -> Self {
+        Self {
+            text,
+            broken: false,
+        }
+    }
+
     /// Returns the value as it was written.
     pub const fn text(&self) -> &'a str {
         self.text
