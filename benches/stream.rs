@@ -22,6 +22,7 @@ fn setup() -> Setup {
         origin: Origin::new("account", "gpt-6.1-sol"),
         names: Arc::new(ToolNames::default()),
         input_tokens: 1000,
+        bounds: None,
     }
 }
 

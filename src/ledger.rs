@@ -57,6 +57,8 @@ pub struct Entry {
     pub total: Duration,
     /// Upstream's counts.
     pub usage: Option<Usage>,
+    /// Whether `usage` is ccx's own estimate: the answer was cut here, and upstream not heard to its end.
+    pub is_estimate: bool,
     /// What upstream could not be told, by kind.
     pub losses: Vec<&'static str>,
     /// How it ended.
@@ -162,6 +164,7 @@ mod tests {
                 output_tokens: 3,
                 reasoning_tokens: 1,
             }),
+            is_estimate: false,
             losses: vec!["temperature"],
             outcome,
         }

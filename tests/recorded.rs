@@ -77,21 +77,6 @@ const EXPECTED: &[Expected] = &[
         on: Some(Lane::Lite),
         losses: &[Loss::approximated("document_text")],
     },
-    Expected {
-        file: "24-",
-        on: None,
-        losses: &[Loss::dropped("stop_sequences"), Loss::dropped("max_tokens")],
-    },
-    Expected {
-        file: "25-",
-        on: None,
-        losses: &[Loss::dropped("max_tokens")],
-    },
-    Expected {
-        file: "35-",
-        on: None,
-        losses: &[Loss::dropped("max_tokens")],
-    },
 ];
 
 struct Recorded {

@@ -1119,8 +1119,6 @@ const FIELDS_WITHOUT_PLACE: &[&str] = &[
     "temperature",
     "top_p",
     "top_k",
-    "stop_sequences",
-    "max_tokens",
     "context_management",
     "safeguards",
 ];

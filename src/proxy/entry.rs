@@ -45,6 +45,7 @@ impl OpenEntry {
             first_content: None,
             total: Duration::ZERO,
             usage: None,
+            is_estimate: false,
             losses: Vec::new(),
             outcome: Outcome::Cancelled,
         };
@@ -126,6 +127,7 @@ fn log(entry: &Entry) {
         input_tokens = usage.input_tokens,
         cached_tokens = usage.cached_tokens,
         output_tokens = usage.output_tokens,
+        estimated = entry.is_estimate,
         losses = losses.join(","),
         ended,
         status,

@@ -26,6 +26,7 @@ use crate::proxy::seat::{self, Seat};
 use crate::proxy::service::{Service, fresh_id, json};
 use crate::proxy::turns::Whose;
 use crate::sse::Decoder;
+use crate::translate::cut::Bounds;
 use crate::translate::estimate;
 use crate::translate::fold::Fold;
 use crate::translate::papers::Papers;
@@ -240,6 +241,7 @@ fn prepare(
         origin: origin.clone(),
         names: Arc::new(translated.names),
         input_tokens: tokens,
+        bounds: Bounds::of(request).map_err(refuse)?,
     };
     let facts = Facts {
         model: model.slug.clone(),
@@ -324,11 +326,16 @@ async fn gather(mut answer: Answer, fold: &mut Fold, entry: &mut OpenEntry) -> R
             }
             match fold.feed(frame) {
                 Step::Continue => {}
-                Step::Finished => {
+                step @ (Step::Finished | Step::Cut) => {
                     let usage = fold.usage();
-                    entry.note(|entry, age: Duration| entry.first_content = Some(age));
+                    entry.note(|entry, age: Duration| {
+                        entry.first_content = Some(age);
+                        entry.is_estimate = fold.is_estimate();
+                    });
                     entry.finish(Outcome::Done, usage);
-                    tokio::spawn(answer.drain());
+                    if step == Step::Finished {
+                        tokio::spawn(answer.drain());
+                    }
                     return Ok(());
                 }
                 Step::Failed(failure) => return Err(Failure::from_stream(&failure)),

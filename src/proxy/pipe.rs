@@ -166,6 +166,10 @@ impl Begun {
                     finish(self.answer.take());
                     break;
                 }
+                Step::Cut => {
+                    self.answer = None;
+                    break;
+                }
                 Step::Failed(failure) => return Err(Failure::from_stream(&failure)),
             }
         }
@@ -404,6 +408,9 @@ impl Pipe {
                 message: reply.message,
             },
         };
-        self.entry.finish(outcome, self.begun.machine.usage());
+        let machine = &self.begun.machine;
+        self.entry
+            .note(|entry, _| entry.is_estimate = machine.is_estimate());
+        self.entry.finish(outcome, machine.usage());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::translate::cut::Cut;
 use crate::translate::reasoning::Seal;
 use crate::translate::records::{self, Block, Blocks};
 use crate::translate::stream::Setup;
@@ -72,6 +73,8 @@ pub(super) struct Pen<'a> {
     pub(super) setup: &'a Setup,
     pub(super) is_started: &'a mut bool,
     pub(super) blocks: &'a mut Blocks,
+    /// The watch over the answer, where it has bounds.
+    pub(super) cut: Option<&'a mut Cut>,
     pub(super) out: &'a mut Vec<u8>,
 }
 
@@ -91,7 +94,79 @@ impl Pen<'_> {
 
     fn open(&mut self, block: Block<'_>) {
         self.start();
+        if self.cut.is_some() {
+            self.end_text();
+            if let Some(cut) = &mut self.cut {
+                cut.begin_block();
+                if cut.is_over() {
+                    self.blocks.shut(self.out);
+                } else if matches!(block, Block::Text) {
+                    // All of it may turn out to be a stop sequence.
+                    self.blocks.close(self.out);
+                    cut.is_block_due = true;
+                    return;
+                }
+            }
+        }
         self.blocks.open(block, self.out);
+    }
+
+    /// Writes a piece of text, as far as the answer may go.
+    fn text(&mut self, literal: &str) {
+        let Some(cut) = &mut self.cut else {
+            return self.delta(literal);
+        };
+        if cut.is_over() {
+            return;
+        }
+        let shown = cut.take(literal);
+        self.show(&shown);
+        if self.cut.as_ref().is_some_and(|cut| cut.is_over()) {
+            self.blocks.shut(self.out);
+        }
+    }
+
+    /// Writes a piece of a call, which is counted but never cut.
+    fn argument(&mut self, literal: &str) {
+        if let Some(cut) = &mut self.cut {
+            cut.count(literal);
+        }
+        self.delta(literal);
+    }
+
+    /// Writes what was held back of a text: nothing more of it will come.
+    fn end_text(&mut self) {
+        if let Some(cut) = &mut self.cut
+            && !cut.is_over()
+        {
+            let held = cut.end_text();
+            self.show(&held);
+            if let Some(cut) = &mut self.cut {
+                cut.is_block_due = false;
+            }
+        }
+    }
+
+    /// Writes what the watch lets through; begins the block that is due.
+    fn show(&mut self, literal: &str) {
+        let Some(cut) = &mut self.cut else { return };
+        if literal.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut cut.is_block_due) {
+            self.blocks.open(Block::Text, self.out);
+        }
+        self.blocks.delta(literal, self.out);
+    }
+
+    /// Says whether a text block is open, or will be with the first text that may be shown.
+    fn has_text_block(&self) -> bool {
+        self.blocks.is_open() || self.cut.as_ref().is_some_and(|cut| cut.is_block_due)
+    }
+
+    fn close(&mut self) {
+        self.end_text();
+        self.blocks.close(self.out);
     }
 
     fn delta(&mut self, literal: &str) {
@@ -221,14 +296,13 @@ impl Draft {
             None => self.written.push((part, text.to_owned())),
         }
         match part.0 {
-            Channel::Input => pen.delta(&escaped_again(text)),
+            Channel::Input => pen.argument(&escaped_again(text)),
             Channel::Arguments => {
                 self.has_arguments |= !is_blank(text);
-                pen.delta(text);
+                pen.argument(text);
             }
-            Channel::Text | Channel::Summary | Channel::Thought => {
-                pen.delta(text);
-            }
+            Channel::Text => pen.text(text),
+            Channel::Summary | Channel::Thought => pen.delta(text),
         }
     }
 
@@ -237,7 +311,7 @@ impl Draft {
         let is_open = pen.blocks.is_open();
         match part.0 {
             // Each part of a message is a block of its own.
-            Channel::Text if is_open && self.current == Some(part) => {}
+            Channel::Text if self.current == Some(part) && pen.has_text_block() => {}
             Channel::Text => pen.open(Block::Text),
             // All of an item's reasoning is one block, for it has one signature.
             Channel::Summary | Channel::Thought if !is_open => {
@@ -317,6 +391,16 @@ impl Draft {
         }
     }
 
+    /// Ends an item that was cut off: a call that was not told to its end must not look complete.
+    pub(super) fn cut_off(&mut self, pen: &mut Pen<'_>) {
+        if !self.is_call() {
+            return self.finish(pen);
+        }
+        self.is_finished = true;
+        pen.close();
+        self.written = Vec::new();
+    }
+
     /// Ends the item: nothing more will be told of it.
     pub(super) fn finish(&mut self, pen: &mut Pen<'_>) {
         self.is_finished = true;
@@ -333,7 +417,7 @@ impl Draft {
             }
             ItemKind::Message | ItemKind::Reasoning => {}
         }
-        pen.blocks.close(pen.out);
+        pen.close();
         self.written = Vec::new();
     }
 }

@@ -20,6 +20,8 @@ pub struct Fold {
     model: String,
     blocks: Vec<Collected>,
     stop_reason: String,
+    /// As JSON.
+    stop_sequence: String,
     /// The usage of `message_delta`, as JSON.
     usage: String,
 }
@@ -70,6 +72,8 @@ struct Piece<'a> {
     #[serde(borrow)]
     partial_json: Option<&'a RawValue>,
     stop_reason: Option<&'a str>,
+    #[serde(borrow)]
+    stop_sequence: Option<&'a RawValue>,
 }
 
 impl Fold {
@@ -83,6 +87,7 @@ impl Fold {
             records: Vec::new(),
             blocks: Vec::new(),
             stop_reason: String::new(),
+            stop_sequence: "null".to_owned(),
             usage: "null".to_owned(),
         }
     }
@@ -124,24 +129,30 @@ impl Fold {
         self.machine.has_begun()
     }
 
-    /// Returns the Message as JSON. Whole only after [`Step::Finished`] or [`Fold::end_empty`].
+    /// Returns the Message as JSON. Whole only after [`Step::Finished`], [`Step::Cut`] or [`Fold::end_empty`].
     pub fn into_body(self) -> Vec<u8> {
         let content: Vec<String> = self.blocks.into_iter().map(Collected::into_json).collect();
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         format!(
-            r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":{},"stop_sequence":null,"usage":{}}}"#,
+            r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":{},"stop_sequence":{},"usage":{}}}"#,
             quoted(&self.message_id),
             quoted(&self.model),
             content.join(","),
             quoted(&self.stop_reason),
+            self.stop_sequence,
             self.usage
         )
         .into_bytes()
     }
 
-    /// Returns upstream's usage once the answer is complete.
+    /// Returns upstream's usage once the answer is complete: as [`Machine::usage`].
     pub fn usage(&self) -> Option<Usage> {
         self.machine.usage()
+    }
+
+    /// Says whether [`Fold::usage`] is an estimate.
+    pub fn is_estimate(&self) -> bool {
+        self.machine.is_estimate()
     }
 
     fn collect(&mut self) -> Result<(), RecordTooLong> {
@@ -161,6 +172,8 @@ impl Fold {
             if let Some(piece) = record.delta {
                 if let Some(reason) = piece.stop_reason {
                     self.stop_reason = reason.to_owned();
+                    let sequence = piece.stop_sequence.map_or("null", RawValue::get);
+                    self.stop_sequence = sequence.to_owned();
                 } else if let Some(block) = self.blocks.last_mut() {
                     block.add(&piece);
                 }

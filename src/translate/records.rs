@@ -14,6 +14,7 @@ pub(super) enum StopReason {
     EndTurn,
     ToolUse,
     MaxTokens,
+    StopSequence,
 }
 
 impl StopReason {
@@ -22,6 +23,7 @@ impl StopReason {
             Self::EndTurn => "end_turn",
             Self::ToolUse => "tool_use",
             Self::MaxTokens => "max_tokens",
+            Self::StopSequence => "stop_sequence",
         }
     }
 }
@@ -40,6 +42,8 @@ pub(super) struct Blocks {
     begun: u64,
     is_open: bool,
     has_tool: bool,
+    /// Whether the answer was cut: nothing is written any more.
+    is_shut: bool,
     /// The open block's delta record up to the text.
     before_delta: Vec<u8>,
 }
@@ -61,8 +65,17 @@ impl Blocks {
         self.has_tool
     }
 
+    /// Ends the open block and writes nothing of any other.
+    pub(super) fn shut(&mut self, out: &mut Vec<u8>) {
+        self.close(out);
+        self.is_shut = true;
+    }
+
     /// Begins a block; ends the open one first.
     pub(super) fn open(&mut self, block: Block<'_>, out: &mut Vec<u8>) {
+        if self.is_shut {
+            return;
+        }
         self.close(out);
         let index = self.begun;
         self.begun += 1;
@@ -104,6 +117,9 @@ impl Blocks {
 
     /// Writes a piece of the open block's text.
     pub(super) fn delta(&self, literal: &str, out: &mut Vec<u8>) {
+        if self.is_shut {
+            return;
+        }
         debug_assert!(self.is_open);
         out.reserve(self.before_delta.len() + literal.len() + AFTER_DELTA.len());
         out.extend_from_slice(&self.before_delta);
@@ -113,6 +129,9 @@ impl Blocks {
 
     /// Writes the open thinking block's signature.
     pub(super) fn signature(&self, signature: &str, out: &mut Vec<u8>) {
+        if self.is_shut {
+            return;
+        }
         debug_assert!(self.is_open);
         let data = format!(
             r#"{{"type":"content_block_delta","index":{},"delta":{{"type":"signature_delta","signature":{}}}}}"#,
@@ -144,11 +163,16 @@ pub(super) fn message_start(id: &str, model: &str, input_tokens: u64, out: &mut 
     sse::encode("message_start", data.as_bytes(), out);
 }
 
-/// Writes `message_delta` and `message_stop`.
+/// Writes `message_delta` and `message_stop`. `sequence` is the stop sequence at which the answer ended.
 ///
 /// In Anthropic's terms the input does not include what was read from the cache. Without usage
 /// from upstream the estimate of `message_start` stands: the client keeps what is not told again.
-pub(super) fn message_end(stop: StopReason, usage: Option<Usage>, out: &mut Vec<u8>) {
+pub(super) fn message_end(
+    stop: StopReason,
+    sequence: Option<&str>,
+    usage: Option<Usage>,
+    out: &mut Vec<u8>,
+) {
     let usage = match usage {
         Some(usage) => format!(
             r#"{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":{},"output_tokens":{}}}"#,
@@ -159,8 +183,9 @@ pub(super) fn message_end(stop: StopReason, usage: Option<Usage>, out: &mut Vec<
         None => r#"{"output_tokens":0}"#.to_owned(),
     };
     let data = format!(
-        r#"{{"type":"message_delta","delta":{{"stop_reason":"{}","stop_sequence":null}},"usage":{usage}}}"#,
-        stop.wire_name()
+        r#"{{"type":"message_delta","delta":{{"stop_reason":"{}","stop_sequence":{}}},"usage":{usage}}}"#,
+        stop.wire_name(),
+        sequence.map_or_else(|| "null".to_owned(), quoted)
     );
     sse::encode("message_delta", data.as_bytes(), out);
     sse::encode("message_stop", br#"{"type":"message_stop"}"#, out);

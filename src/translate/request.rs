@@ -15,10 +15,6 @@ use crate::wire::messages::{self, Role};
 pub use crate::translate::loss::{Loss, Place as LossPlace};
 pub use crate::translate::tools::ToolCache;
 
-/// Below this many tokens of answer the client means its `max_tokens` as a limit, and does not
-/// merely allow what the model can do. Upstream takes no limit at all.
-const MEANT_AS_LIMIT: u64 = 16_384;
-
 /// The edit of `context_management` that asks for nothing: all thinking is kept anyway.
 const KEEP_THINKING: &str = "clear_thinking_20251015";
 
@@ -212,17 +208,13 @@ fn write_reasoning(out: &mut Vec<u8>, reasoning: Reasoning, lane: Lane) {
     }
 }
 
-/// Returns the losses of fields for which upstream has no place (contract chatgpt-codex §3).
+/// Returns the losses of fields for which upstream has no place (contract chatgpt-codex §3). Stop sequences and a limit
+/// of tokens are kept here instead: see [`crate::translate::cut`].
 fn unsendable(request: &messages::Request<'_>) -> impl Iterator<Item = Loss> {
     [
         (request.temperature.is_some(), "temperature"),
         (request.top_p.is_some(), "top_p"),
         (request.top_k.is_some(), "top_k"),
-        (!request.stop_sequences.is_empty(), "stop_sequences"),
-        (
-            request.max_tokens.is_some_and(|most| most < MEANT_AS_LIMIT),
-            "max_tokens",
-        ),
         (
             request
                 .context_edits

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::sse::Frame;
+use crate::translate::cut::{Bounds, Cut};
 use crate::translate::draft::{self, Channel, Draft, Pen, Told};
 use crate::translate::names::ToolNames;
 use crate::translate::reasoning::Origin;
@@ -58,6 +59,8 @@ pub struct Setup {
     pub names: Arc<ToolNames>,
     /// Estimated input tokens for `message_start`; zero when unknown.
     pub input_tokens: u64,
+    /// Where the answer has to stop although upstream would go on.
+    pub bounds: Option<Arc<Bounds>>,
 }
 
 /// What feeding a frame led to.
@@ -67,6 +70,8 @@ pub enum Step {
     Continue,
     /// The answer is complete; nothing may be written after it.
     Finished,
+    /// The answer is complete because it was cut at its bounds: upstream would go on, and has to be let go of.
+    Cut,
     /// Upstream said that it failed. Nothing was written for it: the caller decides between a retry
     /// (only while [`Machine::is_committed`] is false) and [`Machine::fail`].
     Failed(StreamFailure),
@@ -96,12 +101,18 @@ pub struct Machine {
     /// Bytes of content told so far.
     told: usize,
     usage: Option<Usage>,
+    is_estimate: bool,
+    cut: Option<Box<Cut>>,
 }
 
 impl Machine {
     /// Starts an answer; writes nothing yet.
     pub fn new(setup: Setup) -> Self {
         Self {
+            cut: setup
+                .bounds
+                .as_ref()
+                .map(|bounds| Box::new(Cut::new(bounds))),
             setup,
             phase: Phase::Running,
             is_started: false,
@@ -111,6 +122,7 @@ impl Machine {
             live: None,
             told: 0,
             usage: None,
+            is_estimate: false,
         }
     }
 
@@ -135,6 +147,7 @@ impl Machine {
             setup: &self.setup,
             is_started: &mut self.is_started,
             blocks: &mut self.blocks,
+            cut: None,
             out,
         };
         pen.start();
@@ -151,6 +164,10 @@ impl Machine {
             Phase::Ended => return Step::Finished,
         }
         match self.take(frame, out) {
+            Ok(Step::Continue) if self.is_cut() => {
+                self.end_cut(out);
+                Step::Cut
+            }
             Ok(step) => step,
             Err(failure) => {
                 self.phase = Phase::Failed;
@@ -186,9 +203,46 @@ impl Machine {
         }
     }
 
-    /// Returns upstream's usage once the answer is complete; `None` if upstream did not say.
+    /// Returns upstream's usage once the answer is complete; `None` if upstream did not say. Of an answer that was
+    /// cut it is an estimate: see [`Machine::is_estimate`].
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// Says whether [`Machine::usage`] is an estimate, because upstream was not heard to the end.
+    pub fn is_estimate(&self) -> bool {
+        self.is_estimate
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.is_over())
+    }
+
+    /// Ends an answer that was cut in the middle.
+    fn end_cut(&mut self, out: &mut Vec<u8>) {
+        if let Some(cut) = &self.cut {
+            self.is_estimate = true;
+            self.usage = Some(Usage {
+                input_tokens: self.setup.input_tokens,
+                output_tokens: cut.tokens(),
+                ..Usage::default()
+            });
+        }
+        self.end(self.stop_at_bounds(), out);
+    }
+
+    /// The reason for the end of an answer that was cut. A tool that was called is run whatever the reason, so that
+    /// comes first.
+    fn stop_at_bounds(&self) -> StopReason {
+        let at_sequence = self
+            .cut
+            .as_ref()
+            .is_some_and(|cut| cut.stopped_at().is_some());
+        match (self.blocks.has_tool(), at_sequence) {
+            (true, _) => StopReason::ToolUse,
+            (false, true) => StopReason::StopSequence,
+            (false, false) => StopReason::MaxTokens,
+        }
     }
 
     fn take(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Outcome {
@@ -387,6 +441,7 @@ impl Machine {
             setup: &self.setup,
             is_started: &mut self.is_started,
             blocks: &mut self.blocks,
+            cut: self.cut.as_deref_mut(),
             out,
         };
         (&mut self.drafts[at], pen)
@@ -418,8 +473,10 @@ impl Machine {
             if self.drafts[at].is_ready() {
                 let (draft, mut pen) = self.draft(at, out);
                 draft.release(&mut pen);
-                if !draft.is_finished {
-                    draft.finish(&mut pen);
+                match draft.is_finished {
+                    true => {}
+                    false if is_incomplete => draft.cut_off(&mut pen),
+                    false => draft.finish(&mut pen),
                 }
             } else if is_incomplete {
                 // The answer was cut before the call's name came: there is nothing to show.
@@ -429,7 +486,10 @@ impl Machine {
             }
             self.live = None;
         }
-        if is_incomplete {
+        if self.is_cut() {
+            // Upstream was heard to its end all the same: its usage is exact.
+            self.end(self.stop_at_bounds(), out);
+        } else if is_incomplete {
             self.end(StopReason::MaxTokens, out);
         } else if !self.blocks.has_any() {
             return Err(failure(EMPTY_COMPLETION));
@@ -468,7 +528,12 @@ impl Machine {
 
     fn end(&mut self, stop: StopReason, out: &mut Vec<u8>) {
         self.start(out);
-        records::message_end(stop, self.usage, out);
+        let cut = self.cut.as_ref();
+        let sequence = match stop {
+            StopReason::StopSequence => cut.and_then(|cut| cut.stopped_at()),
+            StopReason::EndTurn | StopReason::ToolUse | StopReason::MaxTokens => None,
+        };
+        records::message_end(stop, sequence, self.usage, out);
         self.phase = Phase::Ended;
     }
 }

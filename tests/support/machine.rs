@@ -34,6 +34,7 @@ pub fn setup() -> Setup {
         },
         names: Arc::new(names),
         input_tokens: 42,
+        bounds: None,
     }
 }
 
@@ -47,8 +48,12 @@ pub struct Run {
 }
 
 pub fn run(chunks: &[&[u8]]) -> Run {
+    run_with(setup(), chunks)
+}
+
+pub fn run_with(setup: Setup, chunks: &[&[u8]]) -> Run {
     let mut decoder = Decoder::default();
-    let mut machine = Machine::new(setup());
+    let mut machine = Machine::new(setup);
     let mut out = Vec::new();
     let mut last = Step::Continue;
     'stream: for chunk in chunks {
@@ -66,7 +71,7 @@ pub fn run(chunks: &[&[u8]]) -> Run {
         }
     }
     match &last {
-        Step::Finished => {
+        Step::Finished | Step::Cut => {
             // Nothing is written after the end, whatever comes.
             let end = out.len();
             machine.fail(ErrorKind::Api, "late", &mut out);
