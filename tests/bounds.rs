@@ -291,6 +291,9 @@ async fn upstream_is_let_go_of_at_the_cut_and_the_ledger_says_that_it_estimates(
     assert_eq!(answer.text(), "<block>no");
     assert_eq!(answer.last(), "message_stop");
     let (entries, _) = proxy.finished(2).await;
+    while proxy.backend.cancelled() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     for entry in entries {
         assert_eq!(entry.outcome, Outcome::Done);
         assert!(entry.is_estimate);

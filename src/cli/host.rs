@@ -85,6 +85,8 @@ impl Host {
             papers: PaperShelf::new(parts.pdf),
             counting: Arc::default(),
             turns: Mutex::new(Turns::default()),
+            patience: Mutex::default(),
+            seals: Mutex::default(),
             ledger: ledger.clone(),
             gauges: parts.gauges,
         });

@@ -49,6 +49,8 @@ pub struct Attempts {
     pub sent: u32,
     /// How often that failed, and in which ways.
     pub failures: retry::Attempts,
+    /// Whether the reasoning of earlier turns was left out because upstream could not read it.
+    pub has_left_reasoning: bool,
     /// How it went with accounts.
     pub moves: Moves,
     /// How other accounts stand, once one was used up and none took its place.
@@ -166,6 +168,9 @@ impl Attempts {
 
     /// Does what makes another attempt worth while, or returns the failure that stands.
     pub async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
+        if matches!(failure, Failure::ReasoningRefused { .. }) {
+            return self.leave_reasoning(failure);
+        }
         match self.again(failure).await {
             Ok(()) => Ok(()),
             Err(failure) => self.go_elsewhere(failure).await,
@@ -277,6 +282,38 @@ impl Attempts {
         self.credentials = credentials;
         self.failures = retry::Attempts::default();
         self.moves.first.get_or_insert(failure);
+        Ok(())
+    }
+
+    /// Makes the request one without the reasoning of earlier turns, once; the conversation goes on without it.
+    fn leave_reasoning(&mut self, failure: Failure) -> Result<(), Failure> {
+        let Some(original) = self.original.as_ref().filter(|_| !self.has_left_reasoning) else {
+            return Err(failure);
+        };
+        let Whose {
+            conversation,
+            model,
+            ..
+        } = &self.whose;
+        {
+            let seals = &self.service.seals;
+            // What a panic could leave half done here is at worst an epoch that is missing.
+            let mut seals = seals.lock().unwrap_or_else(PoisonError::into_inner);
+            let account = &self.credentials.chatgpt_account_id;
+            // Another request of the conversation may have found it out meanwhile.
+            if seals.origin(conversation, account, model) == self.origin {
+                seals.broke(conversation);
+            }
+        }
+        let told = original.translate(&self.service, &self.credentials);
+        let Some((translated, origin)) = told else {
+            return Err(failure);
+        };
+        tracing::warn!(conversation, why = %failure, "the conversation goes on without its earlier reasoning");
+        self.moves.losses = Some(translated.losses.iter().map(|loss| loss.kind).collect());
+        self.body = translated.body.into();
+        self.origin = origin;
+        self.has_left_reasoning = true;
         Ok(())
     }
 

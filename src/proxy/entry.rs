@@ -62,6 +62,11 @@ impl OpenEntry {
         self.entry.as_ref().map_or("", |entry| &entry.id)
     }
 
+    /// Returns how often upstream was asked.
+    pub fn attempts(&self) -> u32 {
+        self.entry.as_ref().map_or(0, |entry| entry.attempts)
+    }
+
     /// Changes the entry.
     pub fn note(&mut self, change: impl FnOnce(&mut Entry, Duration)) {
         let age = self.arrived.elapsed();

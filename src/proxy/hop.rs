@@ -40,6 +40,9 @@ pub fn setback(failure: &Failure, model: &str, now: UnixSeconds) -> Option<Setba
         Failure::ModelUnavailable { .. } => Some(Setback::ModelRefused),
         Failure::RateLimited { .. }
         | Failure::Forbidden { .. }
+        | Failure::Blocked { .. }
+        | Failure::ReasoningRefused { .. }
+        | Failure::TooLong
         | Failure::Overloaded { .. }
         | Failure::ContextTooLong { .. }
         | Failure::Rejected { .. }
@@ -173,6 +176,9 @@ mod tests {
                 tokens: None,
             },
             Failure::Forbidden { why: message() },
+            Failure::Blocked { why: message() },
+            Failure::ReasoningRefused { message: message() },
+            Failure::TooLong,
             Failure::Overloaded {
                 message: message(),
                 retry_after: Some(Duration::from_secs(900)),

@@ -20,8 +20,9 @@ use crate::proxy::conversation::Conversation;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::intake;
 use crate::proxy::original::{self, Original};
+use crate::proxy::patience::Repeated;
 use crate::proxy::pipe::{self, Facts, Pipe};
-use crate::proxy::reply::{self, Reply};
+use crate::proxy::reply::Reply;
 use crate::proxy::seat::{self, Seat};
 use crate::proxy::service::{Service, fresh_id, json};
 use crate::proxy::turns::Whose;
@@ -105,12 +106,14 @@ async fn run(
         class: RequestClass::of(&head.headers, &request),
     };
     let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
-    let original = service.chooser.rules().may_move().then(|| Original {
+    let may_change = service.chooser.rules().may_move() || original::holds_seals(&request);
+    let original = may_change.then(|| Original {
         body: body.clone(),
         catalogue: Arc::clone(&catalogue),
         conversation: prepared.whose.conversation.clone(),
     });
-    // The client's form of the request is not needed any more but for a move; upstream's is kept for retries.
+    // The client's form of the request is not needed any more but for a move and for reasoning that cannot be read;
+    // upstream's is kept for retries.
     drop(papers);
     drop(request);
     drop(body);
@@ -136,7 +139,8 @@ async fn run(
         tier: prepared.tier,
         tokens: prepared.facts.tokens,
         sent: 0,
-        failures: retry::Attempts::default(),
+        failures: prepared.failures,
+        has_left_reasoning: false,
         moves,
         outlook: None,
     };
@@ -165,11 +169,11 @@ fn refuse(error: impl Display) -> Reply {
 
 /// The reply to a request that upstream did not answer.
 fn told(failure: &Failure, attempts: &Attempts, prepared: &Prepared) -> Reply {
-    let context = reply::Context {
-        outlook: attempts.outlook.as_ref(),
-        ..prepared.facts.context()
+    let facts = Facts {
+        outlook: attempts.outlook.clone(),
+        ..prepared.facts.clone()
     };
-    reply::from_failure(failure, context)
+    facts.reply(failure, attempts.sent)
 }
 
 /// What is known of a request once it was translated.
@@ -182,6 +186,7 @@ struct Prepared {
     whose: Whose,
     turn_state: Option<String>,
     tier: Option<&'static str>,
+    failures: retry::Attempts,
 }
 
 /// What the client's request says, before it is translated.
@@ -195,7 +200,7 @@ struct Understood<'a> {
 
 /// Translates the client's request for an account.
 fn prepare(
-    service: &Service,
+    service: &Arc<Service>,
     entry: &mut OpenEntry,
     credentials: &Credentials,
     understood: Understood<'_>,
@@ -249,6 +254,14 @@ fn prepare(
         tokens,
         outlook: None,
         may_end_empty: newest == Newest::Results { has_failed: false },
+        repeated: Repeated::of(&whose, request),
+        arrived: service.chooser.now(),
+        service: Arc::clone(service),
+    };
+    let is_repeat = {
+        let patience = &service.patience;
+        let patience = patience.lock().unwrap_or_else(PoisonError::into_inner);
+        patience.is_repeat(facts.repeated, facts.arrived)
     };
     let prepared = Prepared {
         is_stream: request.stream,
@@ -258,6 +271,10 @@ fn prepare(
         whose,
         turn_state,
         tier: choice.tier,
+        failures: match is_repeat {
+            true => retry::Attempts::of_a_repeat(),
+            false => retry::Attempts::default(),
+        },
     };
     Ok((prepared, translated.body.into(), origin))
 }
@@ -291,7 +308,10 @@ async fn whole(
             ..prepared.setup.clone()
         });
         let failure = match gather(answer, &mut fold, entry).await {
-            Ok(()) => return Ok(fold.into_body()),
+            Ok(()) => {
+                prepared.facts.answered();
+                return Ok(fold.into_body());
+            }
             Err(failure) => failure,
         };
         match attempts.recover(failure).await {
@@ -315,9 +335,7 @@ async fn gather(mut answer: Answer, fold: &mut Fold, entry: &mut OpenEntry) -> R
             Ok(None) => return Err(Failure::Cut),
             Ok(Some(chunk)) => chunk?,
         };
-        decoder.feed(&chunk).map_err(|_| Failure::Malformed {
-            what: "an event longer than any that upstream sends".into(),
-        })?;
+        decoder.feed(&chunk).map_err(|_| Failure::TooLong)?;
         while let Some(frame) = decoder.next_frame() {
             if frame.event == limits::EVENT
                 && let Some(limits) = Limits::from_event(frame.data)

@@ -9,8 +9,9 @@ use crate::account::credentials::Credentials;
 use crate::catalogue::list::{Catalogue, Choice};
 use crate::proxy::service::Service;
 use crate::translate::papers::Papers;
-use crate::translate::reasoning::Origin;
+use crate::translate::reasoning::{Origin, Seal};
 use crate::translate::request::{RequestError, Target, Translated, translate};
+use crate::wire::blocks::{Block, Content};
 use crate::wire::messages::Request;
 
 /// A request in the client's form.
@@ -38,7 +39,11 @@ pub fn translated(
     papers: &Papers<'_>,
 ) -> Result<(Translated, Origin), RequestError> {
     let model = choice.model;
-    let origin = Origin::new(&credentials.chatgpt_account_id, &model.slug);
+    let origin = {
+        // What a panic could leave half done here is at worst an epoch that is missing.
+        let seals = service.seals.lock().unwrap_or_else(PoisonError::into_inner);
+        seals.origin(conversation, &credentials.chatgpt_account_id, &model.slug)
+    };
     let target = Target {
         model,
         lane: model.lane(),
@@ -56,6 +61,22 @@ pub fn translated(
         false => translated,
     };
     Ok((translated, origin))
+}
+
+/// Says whether `request` brings reasoning that ccx sealed: it may turn out that nobody can read it any more.
+pub fn holds_seals(request: &Request<'_>) -> bool {
+    let blocks = request
+        .messages
+        .iter()
+        .filter_map(|message| match &message.content {
+            Content::Blocks(blocks) => Some(blocks),
+            Content::Text(_) => None,
+        });
+    blocks.flatten().any(|block| match block {
+        Block::Thinking { signature, .. } => Seal::open(signature.escaped()).is_some(),
+        Block::RedactedThinking(data) => Seal::open(data.escaped()).is_some(),
+        _ => false,
+    })
 }
 
 impl Original {

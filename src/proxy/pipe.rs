@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,8 +17,11 @@ use crate::account::memory::Outlook;
 use crate::ledger::Outcome;
 use crate::proxy::attempts::Attempts;
 use crate::proxy::entry::{OpenEntry, now};
+use crate::proxy::patience::{Patience, Repeated};
 use crate::proxy::reply;
+use crate::proxy::service::Service;
 use crate::sse::Decoder;
+use crate::time::UnixSeconds;
 use crate::translate::stream::{Machine, Setup, Step};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
@@ -57,6 +61,12 @@ pub struct Facts {
     pub outlook: Option<Outlook>,
     /// Whether an answer without content may end the turn: every tool that was called has done its work.
     pub may_end_empty: bool,
+    /// What the request has in common with the client's repeats of it.
+    pub repeated: Repeated,
+    /// When it arrived.
+    pub arrived: UnixSeconds,
+    /// Who remembers how often it failed.
+    pub service: Arc<Service>,
 }
 
 impl Facts {
@@ -69,6 +79,27 @@ impl Facts {
             tokens: self.tokens,
             outlook: self.outlook.as_ref(),
         }
+    }
+
+    /// Returns what the client is told of a failure after upstream was asked `asked` times, and remembers it.
+    pub fn reply(&self, failure: &Failure, asked: u32) -> reply::Reply {
+        let reply = reply::from_failure(failure, self.context());
+        let now = self.service.chooser.now();
+        let tried = self
+            .patience()
+            .failed(self.repeated, failure, asked, self.arrived, now);
+        reply.after(tried)
+    }
+
+    /// Notes that the request was answered.
+    pub fn answered(&self) {
+        self.patience().answered(self.repeated);
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        let patience = &self.service.patience;
+        // What a panic could leave half done is a failure that is not counted.
+        patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,7 +156,7 @@ async fn read_beginning(begun: &mut Begun, facts: &Facts) -> Result<(), Failure>
         match begun.take(&chunk) {
             Ok(()) => {}
             Err(failure) if begun.machine.is_committed() => {
-                begun.fail(reply::from_failure(&failure, facts.context()));
+                begun.fail(facts.reply(&failure, 1));
             }
             Err(failure) => return Err(failure),
         }
@@ -152,9 +183,7 @@ impl Begun {
     /// Translates what a read gave. An answer that is complete lets go of upstream.
     fn take(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         if self.decoder.feed(chunk).is_err() {
-            return Err(Failure::Malformed {
-                what: "an event longer than any that upstream sends".into(),
-            });
+            return Err(Failure::TooLong);
         }
         while let Some(frame) = self.decoder.next_frame() {
             if frame.event == limits::EVENT {
@@ -379,7 +408,7 @@ impl Pipe {
         if *failure == Failure::Empty && self.facts.may_end_empty {
             return self.begun.end_empty();
         }
-        let reply = reply::from_failure(failure, self.facts.context());
+        let reply = self.facts.reply(failure, self.entry.attempts());
         self.begun.fail(reply);
     }
 
@@ -402,7 +431,10 @@ impl Pipe {
         }
         self.is_over = true;
         let outcome = match self.begun.failed.take() {
-            None => Outcome::Done,
+            None => {
+                self.facts.answered();
+                Outcome::Done
+            }
             Some(reply) => Outcome::Failed {
                 status: reply.status,
                 message: reply.message,

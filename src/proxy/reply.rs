@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::account::memory::Outlook;
 use crate::proxy::advice::advice;
 use crate::proxy::guard::Refusal;
+use crate::proxy::patience::Tried;
 use crate::proxy::route::NoRoute;
 use crate::time::{UnixSeconds, in_words};
 use crate::upstream::failure::Failure;
@@ -47,6 +48,22 @@ impl Reply {
             retryable: false,
             allow: None,
         }
+    }
+
+    /// Takes in how often the same was tried: where that is enough, the client is told not to come back.
+    #[must_use]
+    pub fn after(mut self, tried: Tried) -> Self {
+        if self.retryable && !tried.may_repeat {
+            self.retryable = false;
+            self.retry_after = None;
+            let times = match tried.asked {
+                0 | 1 => String::new(),
+                asked => format!("; asked {asked} times in {}", in_words(tried.took)),
+            };
+            self.message
+                .push_str(&format!("{times}. Send the message again to go on trying"));
+        }
+        self
     }
 
     /// Makes a reply after which the client may try again.
@@ -113,12 +130,17 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
         Failure::Rejected { status: 413, .. } => {
             Reply::refused(413, ErrorKind::RequestTooLarge, words)
         }
-        Failure::Rejected { .. } => Reply::refused(400, ErrorKind::InvalidRequest, words),
+        Failure::Rejected { .. } | Failure::ReasoningRefused { .. } => {
+            Reply::refused(400, ErrorKind::InvalidRequest, words)
+        }
         // Asked twice already: ten more times would be ten more answers of the plan.
-        Failure::Empty | Failure::Unusable { .. } => Reply::refused(502, ErrorKind::Api, words),
+        Failure::Empty | Failure::Unusable { .. } | Failure::TooLong => {
+            Reply::refused(502, ErrorKind::Api, words)
+        }
         Failure::Server { .. }
         | Failure::Unreachable { .. }
         | Failure::Cut
+        | Failure::Blocked { .. }
         | Failure::Malformed { .. } => Reply::later(502, ErrorKind::Api, words),
         Failure::Stalled { .. } => Reply::later(504, ErrorKind::Timeout, words),
     }
@@ -255,6 +277,12 @@ mod tests {
                 (401, false, None),
             ),
             (Failure::Forbidden { why: message() }, (403, false, None)),
+            (Failure::Blocked { why: message() }, (502, true, None)),
+            (
+                Failure::ReasoningRefused { message: message() },
+                (400, false, None),
+            ),
+            (Failure::TooLong, (502, false, None)),
             (
                 Failure::UsageLimit {
                     message: message(),

@@ -18,8 +18,10 @@ use crate::proxy::counting::Counting;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
 use crate::proxy::papers::PaperShelf;
+use crate::proxy::patience::Patience;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, route};
+use crate::proxy::seals::Seals;
 use crate::proxy::turns::Turns;
 use crate::proxy::{count, messages, models};
 use crate::translate::request::ToolCache;
@@ -51,6 +53,10 @@ pub struct Service {
     pub counting: Arc<Counting>,
     /// Upstream's state of the turns under way.
     pub turns: Mutex<Turns>,
+    /// Requests that failed lately.
+    pub patience: Mutex<Patience>,
+    /// Conversations whose sealed reasoning upstream could not read.
+    pub seals: Mutex<Seals>,
     /// What happened.
     pub ledger: Arc<Mutex<Ledger>>,
     /// What is left of the accounts' plans.

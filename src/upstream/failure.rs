@@ -36,6 +36,18 @@ pub enum Failure {
         /// Upstream's words, or what stood in their place.
         why: String,
     },
+    /// Something before upstream sent a page in place of an answer: no verdict on the account.
+    #[error("upstream was not reached: {why}")]
+    Blocked {
+        /// What came.
+        why: String,
+    },
+    /// The request's encrypted reasoning cannot be read where it was sent.
+    #[error("upstream cannot read the reasoning of earlier turns: {message}")]
+    ReasoningRefused {
+        /// Upstream's words.
+        message: String,
+    },
     /// The plan's limit is used up.
     #[error("usage limit reached: {message}")]
     UsageLimit {
@@ -118,6 +130,9 @@ pub enum Failure {
         /// What is wrong with it, in a few words.
         what: &'static str,
     },
+    /// An answer came that is longer than any that ccx takes; another would be as long.
+    #[error("upstream's answer is longer than any that ccx takes")]
+    TooLong,
     /// What came is not what upstream says it sends.
     #[error("upstream sent something that is not an event stream: {what}")]
     Malformed {
@@ -183,11 +198,7 @@ impl Failure {
                     what: "a tool call consists of white space without end",
                 };
             }
-            Some(TOO_LONG) => {
-                return Self::Unusable {
-                    what: "it is longer than any that ccx takes",
-                };
-            }
+            Some(TOO_LONG) => return Self::TooLong,
             _ => {}
         }
         if let Some(reason) = &failure.incomplete {
@@ -225,6 +236,8 @@ impl Failure {
 enum Meaning {
     Unauthorized,
     Forbidden,
+    Blocked,
+    ReasoningRefused,
     UsageLimit,
     RateLimited,
     Overloaded,
@@ -268,6 +281,7 @@ fn meaning(word: &str) -> Option<Meaning> {
         "token_expired" | "token_invalidated" | "token_revoked" | "invalid_token" => {
             Meaning::Unauthorized
         }
+        "invalid_encrypted_content" => Meaning::ReasoningRefused,
         "invalid_prompt" | "cyber_policy" | "bio_policy" | "content_filter" => Meaning::Rejected,
         "server_error" | "internal_server_error" => Meaning::Server,
         _ => return None,
@@ -298,6 +312,8 @@ fn classify(
     match meaning {
         Meaning::Unauthorized => Failure::Unauthorized { message },
         Meaning::Forbidden => Failure::Forbidden { why: message },
+        Meaning::Blocked => Failure::Blocked { why: message },
+        Meaning::ReasoningRefused => Failure::ReasoningRefused { message },
         Meaning::UsageLimit => Failure::UsageLimit {
             message,
             resets_at,
@@ -328,6 +344,7 @@ fn classify(
 fn by_status(status: u16, refusal: &Refusal) -> Meaning {
     match status {
         401 => Meaning::Unauthorized,
+        403 if refusal.is_page => Meaning::Blocked,
         402 | 403 => Meaning::Forbidden,
         // An input item that is not stored upstream is the request's fault, not the model's.
         404 if refusal.param.is_some() || refusal.code.is_some() => Meaning::Rejected,
@@ -443,7 +460,7 @@ mod tests {
             ),
             (
                 "403-cloudflare-html",
-                Failure::Forbidden {
+                Failure::Blocked {
                     why: words(
                         "a web page came instead of an answer: something before upstream blocked the \
                          connection (ray abc-AMS); this says nothing about the account, try another \
@@ -857,7 +874,7 @@ mod tests {
             ),
             (
                 Some(TOO_LONG),
-                "upstream's answer cannot be used: it is longer than any that ccx takes",
+                "upstream's answer is longer than any that ccx takes",
             ),
             (Some("new_code"), "upstream failed: new_code"),
             (None, "upstream failed: it did not say why"),

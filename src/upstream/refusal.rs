@@ -27,6 +27,8 @@ pub(super) struct Refusal {
     pub(super) param: Option<String>,
     /// The message, fit to be shown; never empty once it is [`Self::worded`].
     pub(super) message: String,
+    /// A web page came, or a challenge: something before upstream refused.
+    pub(super) is_page: bool,
     /// The plan does not include the model: see [`is_model_sentence`].
     pub(super) names_model_as_unsupported: bool,
     /// `resets_at`: seconds since 1970.
@@ -42,6 +44,7 @@ impl Refusal {
         if is_html || !header(headers, "cf-mitigated").is_empty() {
             return Self {
                 message: in_place_of_html(status, headers),
+                is_page: true,
                 ..Self::default()
             };
         }
@@ -100,6 +103,7 @@ impl Refusal {
                     .or_else(|| text("detail"))
                     .unwrap_or_default(),
             ),
+            is_page: false,
             names_model_as_unsupported: false,
             resets_at: whole(&object["resets_at"]),
             resets_in: whole(&object["resets_in_seconds"]),

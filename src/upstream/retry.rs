@@ -4,10 +4,10 @@
 //! on to the client; after that nobody may try again.
 //!
 //! The client repeats a failed request itself, up to ten times in about three minutes, so ccx stays
-//! modest: at most [`MAX_ATTEMPTS`] attempts. Worst cases for one request of the client: waits of 8 s
-//! between attempts (`retry-after` of 5 s and 2.5 s), 30 s for an upstream that cannot be connected
-//! to (two connects of 15 s), 300 s for one that takes the request and says nothing (made once, never
-//! again). Times the client's eleven: under two minutes of waits, six minutes for a dead network.
+//! modest: at most [`MAX_ATTEMPTS`] attempts, and one where the client is repeating (`proxy::patience`
+//! ends that). Worst cases for one request of the client: waits of 8 s between attempts (`retry-after`
+//! of 5 s and 2.5 s), 30 s for an upstream that cannot be connected to (two connects of 15 s), 300 s for
+//! one that takes the request and says nothing (made once, never again).
 
 use std::time::Duration;
 
@@ -36,6 +36,15 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// The attempts of a request that the client repeats because it has failed: the client does the repeating, so it is
+    /// sent once.
+    pub const fn of_a_repeat() -> Self {
+        Self {
+            failed: MAX_ATTEMPTS,
+            renewed: false,
+        }
+    }
+
     /// Takes the failure of the latest attempt. `random` lies in 0.0..1.0.
     ///
     /// The token is renewed at most once, at whichever attempt it was refused.
@@ -70,9 +79,10 @@ pub fn next(attempt: u32, failure: &Failure, random: f64) -> Decision {
         }
         Failure::Unreachable { .. }
         | Failure::Malformed { .. }
+        | Failure::Blocked { .. }
         | Failure::Empty
         | Failure::Unusable { .. } => back_off(attempt, 2, Duration::from_millis(400), random),
-        // Stalled: a silence of minutes is told, not repeated.
+        // Stalled: a silence of minutes is told, not repeated. Reasoning that cannot be read is left out by the caller.
         Failure::Unauthorized { .. }
         | Failure::SignedOut { .. }
         | Failure::Forbidden { .. }
@@ -80,6 +90,8 @@ pub fn next(attempt: u32, failure: &Failure, random: f64) -> Decision {
         | Failure::ContextTooLong { .. }
         | Failure::ModelUnavailable { .. }
         | Failure::Rejected { .. }
+        | Failure::ReasoningRefused { .. }
+        | Failure::TooLong
         | Failure::Stalled { .. } => Decision::GiveUp,
     }
 }
@@ -145,6 +157,12 @@ mod tests {
                 [Decision::Renew, Decision::GiveUp, Decision::GiveUp],
             ),
             (Failure::Forbidden { why: words() }, never),
+            (Failure::ReasoningRefused { message: words() }, never),
+            (Failure::TooLong, never),
+            (
+                Failure::Blocked { why: words() },
+                [again(400), Decision::GiveUp, Decision::GiveUp],
+            ),
             (
                 Failure::UsageLimit {
                     message: words(),
