@@ -5,49 +5,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
+#[path = "support/rules.rs"]
+mod rules;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ccx::catalogue::model::{Effort, Lane, Model};
+use ccx::catalogue::model::Lane;
 use ccx::pdf::text::{self, Found};
 use ccx::translate::papers::{Paper, Papers, wanted};
-use ccx::translate::reasoning::Origin;
-use ccx::translate::request::{Loss, LossPlace, Target, ToolCache, Translated, translate};
+use ccx::translate::request::{Loss, LossPlace, ToolCache, Translated};
 use ccx::wire::messages::Request;
+use rules::{LANES, check, translated_with};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-
-/// What §3 of the contract lists as refused, and what only the other API has.
-const FORBIDDEN: &[&str] = &[
-    "max_output_tokens",
-    "max_completion_tokens",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "frequency_penalty",
-    "presence_penalty",
-    "user",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_retention",
-    "stream_options",
-    "truncation",
-    "stop",
-    "stop_sequences",
-    "previous_response_id",
-    "instructions",
-    "messages",
-    "system",
-    "thinking",
-    "context_management",
-    "safeguards",
-    "output_config",
-];
 
 /// What the recorded requests of one file lose, on both lanes or on one.
 struct Expected {
@@ -110,36 +84,6 @@ fn recorded() -> Vec<Recorded> {
     requests
 }
 
-fn model(lane: Lane) -> Model {
-    let (slug, efforts, default) = match lane {
-        Lane::Full => ("gpt-5.5", 4, Effort::Medium),
-        Lane::Lite => ("gpt-6.1-sol", 6, Effort::Low),
-    };
-    let all = [
-        Effort::Low,
-        Effort::Medium,
-        Effort::High,
-        Effort::Xhigh,
-        Effort::Max,
-        Effort::Ultra,
-    ];
-    Model {
-        slug: slug.to_owned(),
-        display_name: slug.to_uppercase(),
-        listed: true,
-        priority: 1,
-        context_window: 272_000,
-        effective_percent: 95,
-        efforts: all[..efforts].to_vec(),
-        default_effort: Some(default),
-        support_verbosity: true,
-        default_verbosity: Some("low".to_owned()),
-        service_tiers: vec!["priority".to_owned()],
-        images: true,
-        lite: lane == Lane::Lite,
-    }
-}
-
 /// What the PDFs of a request say, taken out here and now.
 fn papers<'a>(request: &Request<'a>, lane: Lane) -> Papers<'a> {
     let mut papers = Papers::default();
@@ -159,18 +103,8 @@ fn papers<'a>(request: &Request<'a>, lane: Lane) -> Papers<'a> {
 
 fn sent(body: &[u8], lane: Lane) -> Translated {
     let request = Request::parse(body).unwrap();
-    let model = model(lane);
-    let origin = Origin::new("account", &model.slug);
-    let target = Target {
-        model: &model,
-        lane,
-        origin: &origin,
-        conversation: "conversation-1",
-        tier: None,
-        effort: None,
-        papers: &papers(&request, lane),
-    };
-    translate(&request, &target, &mut ToolCache::default()).unwrap()
+    let papers = papers(&request, lane);
+    translated_with(&request, lane, &papers, &mut ToolCache::default()).unwrap()
 }
 
 /// The value with what is long told by its beginning, length and digest.
@@ -246,7 +180,7 @@ fn recorded_requests_become_what_the_golden_files_say() {
 #[test]
 fn recorded_requests_lose_only_what_is_known() {
     for Recorded { name, body } in recorded() {
-        for lane in [Lane::Full, Lane::Lite] {
+        for lane in LANES {
             let expected: Vec<Loss> = EXPECTED
                 .iter()
                 .filter(|it| name.starts_with(it.file) && it.on.is_none_or(|on| on == lane))
@@ -266,7 +200,7 @@ fn recorded_requests_lose_only_what_is_known() {
 #[test]
 fn the_same_request_gives_the_same_bytes() {
     for Recorded { name, body } in recorded() {
-        for lane in [Lane::Full, Lane::Lite] {
+        for lane in LANES {
             assert_eq!(sent(&body, lane).body, sent(&body, lane).body, "{name}");
         }
     }
@@ -275,52 +209,14 @@ fn the_same_request_gives_the_same_bytes() {
 #[test]
 fn bodies_keep_the_rules_of_their_lane() {
     for Recorded { name, body } in recorded() {
-        for lane in [Lane::Full, Lane::Lite] {
-            let value: Value = serde_json::from_slice(&sent(&body, lane).body).unwrap();
-            let fields = value.as_object().unwrap();
-            for forbidden in FORBIDDEN {
-                assert!(!fields.contains_key(*forbidden), "{name}: {forbidden}");
-            }
-            assert_eq!(value["stream"], true, "{name}");
-            assert_eq!(value["store"], false, "{name}");
-            let input = value["input"].as_array().unwrap();
-            assert!(
-                input
-                    .iter()
-                    .any(|item| item["role"] == "developer" && item["type"] == "message"),
-                "{name} has no developer message"
-            );
+        for lane in LANES {
+            let value = check(&sent(&body, lane).body, lane);
             assert!(
                 !value.to_string().contains("x-anthropic-billing-header"),
                 "{name} sends the label"
             );
-            assert!(input.iter().all(|item| item["role"] != "system"), "{name}");
-            if lane == Lane::Lite {
-                assert!(!fields.contains_key("tools"), "{name}");
-                assert_eq!(value["parallel_tool_calls"], false, "{name}");
-                assert_eq!(value["reasoning"]["context"], "all_turns", "{name}");
-            }
-            assert_paired(&name, input);
         }
     }
-}
-
-fn assert_paired(name: &str, input: &[Value]) {
-    let ids = |kind: &str| {
-        let ids: Vec<_> = input
-            .iter()
-            .filter(|item| item["type"] == kind)
-            .map(|item| item["call_id"].as_str().unwrap().to_owned())
-            .collect();
-        let set: BTreeSet<_> = ids.iter().cloned().collect();
-        assert_eq!(
-            ids.len(),
-            set.len(),
-            "{name}: {kind} with the same id twice"
-        );
-        set
-    };
-    assert_eq!(ids("function_call"), ids("function_call_output"), "{name}");
 }
 
 #[test]

@@ -691,7 +691,10 @@ mod tests {
             }
             if let Ok(document) = Document::read(text.as_bytes()) {
                 prop_assert_eq!(document.text(), text.as_str());
-                prop_assert!(parsed(&text).is_some() || text.contains("\\ud"));
+                // The client takes half of a surrogate pair, and for it a number has no end.
+                let read = serde_json::from_str::<Value>(text.trim_start_matches(BYTE_ORDER_MARK));
+                let is_huge = read.is_err_and(|error| error.to_string().contains("out of range"));
+                prop_assert!(parsed(&text).is_some() || text.contains("\\ud") || is_huge);
             }
         }
     }

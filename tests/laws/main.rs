@@ -4,7 +4,10 @@
 
 #[path = "../support/grammar.rs"]
 mod grammar;
+mod history;
 #[path = "../support/machine.rs"]
 mod machine;
 mod requests;
+#[path = "../support/rules.rs"]
+mod rules;
 mod streams;
