@@ -23,6 +23,7 @@ fn setup() -> Setup {
         names: Arc::new(ToolNames::default()),
         input_tokens: 1000,
         bounds: None,
+        answers_safeguards: false,
     }
 }
 

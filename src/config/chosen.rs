@@ -4,6 +4,7 @@ use crate::account::strategy::Strategy;
 use crate::catalogue::families::{Families, Family};
 use crate::config::fault::UnknownWord;
 use crate::config::keys::{Key, Takes};
+use crate::proxy::class::Classes;
 
 /// ccx's own settings. The default is what holds without a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub strict: bool,
     /// The families whose models the person chose, and the models, best first.
     pub families: Vec<(Family, Vec<String>)>,
+    /// Which model serves the client's calls beside the conversation.
+    pub classes: Classes,
 }
 
 /// Where tokens are kept.

@@ -44,6 +44,8 @@ pub(super) enum Takes {
     },
     /// The models of the families.
     Families,
+    /// What serves the classes of requests.
+    Classes,
 }
 
 /// Every key, in the order in which a person is told of them.
@@ -103,6 +105,14 @@ pub static KEYS: &[Key] = &[
         scope: Scope::File,
         takes: Takes::Families,
     },
+    Key {
+        name: "classes",
+        wanted: "a table of classes of requests",
+        usage: "",
+        help: "Which model serves calls beside the conversation",
+        scope: Scope::File,
+        takes: Takes::Classes,
+    },
 ];
 
 impl Key {
@@ -115,7 +125,7 @@ impl Key {
     pub fn shown(&self, config: &Config) -> Option<String> {
         match self.takes {
             Takes::Word { show, .. } => Some(show(config)),
-            Takes::Families => None,
+            Takes::Families | Takes::Classes => None,
         }
     }
 }

@@ -12,8 +12,11 @@ use crate::catalogue::families::Family;
 use crate::config::chosen::Config;
 use crate::config::fault::{ConfigError, Problem};
 use crate::config::keys::{KEYS, Key, Takes};
+use crate::proxy::class::Classes;
 
 const MODELS: &str = "a list of model names";
+
+const CLASS: &str = "a model, an effort, or `as-asked`";
 
 impl Config {
     /// Reads the bytes of a `config.toml`, see [`Config::parse`].
@@ -72,6 +75,13 @@ fn take(config: &mut Config, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> R
             }
             None => false,
         },
+        Takes::Classes => match value.get_ref().as_table() {
+            Some(table) => {
+                classes(&mut config.classes, table)?;
+                true
+            }
+            None => false,
+        },
     };
     match is_taken {
         true => Ok(()),
@@ -107,6 +117,22 @@ fn families(table: &DeTable<'_>) -> Result<Vec<(Family, Vec<String>)>, Fault> {
         found.push((family, models));
     }
     Ok(found)
+}
+
+/// Reads the table of classes.
+fn classes(into: &mut Classes, table: &DeTable<'_>) -> Result<(), Fault> {
+    for (name, value) in in_order(table) {
+        let written = name.get_ref().as_ref();
+        let full = || format!("classes.{written}");
+        if !Classes::names().contains(&written) {
+            return Err(unknown(name, full(), Classes::names()));
+        }
+        let word = value.get_ref().as_str().unwrap_or_default();
+        if !into.set(written, word) {
+            return Err(wrong(value, full(), CLASS));
+        }
+    }
+    Ok(())
 }
 
 /// One name, or a list of at least one.
@@ -179,6 +205,9 @@ mod tests {
             [families]
             opus = ["gpt-9", " gpt-6-sol "]
             haiku = "gpt-9-mini"
+
+            [classes]
+            title = "as-asked"
         "#;
         let config = Config::parse(text).unwrap();
         let list = |names: &[&str]| {
@@ -196,6 +225,11 @@ mod tests {
                 (Family::Opus, list(&["gpt-9", "gpt-6-sol"])),
                 (Family::Haiku, list(&["gpt-9-mini"])),
             ],
+            classes: {
+                let mut classes = Classes::default();
+                assert!(classes.set("title", "as-asked"));
+                classes
+            },
         };
         assert_eq!(config, want);
 

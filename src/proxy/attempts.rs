@@ -37,6 +37,8 @@ pub struct Attempts {
     pub original: Option<Original>,
     /// The form that `body` has.
     pub lane: Lane,
+    /// The conversation's key upstream.
+    pub thread: String,
     /// The conversation and the model, and what else tells this turn from others.
     pub whose: Whose,
     /// Upstream's state of the turn, when this request goes on with one.
@@ -97,7 +99,7 @@ impl Attempts {
                 body: self.body.clone(),
                 lane: self.lane,
                 model: &self.whose.model,
-                conversation: &self.whose.conversation,
+                conversation: &self.thread,
                 turn_state: self.turn_state.as_deref(),
                 tier: self.tier,
             };
@@ -160,6 +162,7 @@ impl Attempts {
             entry.hops = moves.hops;
             entry.cache_lost = moves.cache_lost;
             entry.account.clone_from(&self.credentials.account);
+            entry.model.clone_from(&self.whose.model);
             if let Some(losses) = moves.losses.take() {
                 entry.losses = losses;
             }
@@ -170,6 +173,18 @@ impl Attempts {
     pub async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
         if matches!(failure, Failure::ReasoningRefused { .. }) {
             return self.leave_reasoning(failure);
+        }
+        if matches!(failure, Failure::ModelUnavailable { .. })
+            && let Some(original) = &mut self.original
+            && let Some(asked) = original.asked.take()
+        {
+            tracing::warn!(
+                model = original.model,
+                asked,
+                "the plan lacks the model of a small call"
+            );
+            original.model = asked;
+            return self.tell_again(failure);
         }
         match self.again(failure).await {
             Ok(()) => Ok(()),
@@ -269,17 +284,13 @@ impl Attempts {
 
     /// Makes the request one of another account: nothing that the other one made goes with it.
     fn sit_down(&mut self, credentials: Credentials, failure: Failure) -> Result<(), Failure> {
-        let original = self.original.as_ref();
-        let told = original.and_then(|one| one.translate(&self.service, &credentials));
-        let Some((translated, origin)) = told else {
+        let before = std::mem::replace(&mut self.credentials, credentials);
+        if let Err(failure) = self.tell_again(failure.clone()) {
+            self.credentials = before;
             return Err(failure);
-        };
-        self.moves.losses = Some(translated.losses.iter().map(|loss| loss.kind).collect());
-        self.body = translated.body.into();
-        self.origin = origin;
+        }
         self.turn_state = None;
-        self.whose.account.clone_from(&credentials.account);
-        self.credentials = credentials;
+        self.whose.account.clone_from(&self.credentials.account);
         self.failures = retry::Attempts::default();
         self.moves.first.get_or_insert(failure);
         Ok(())
@@ -287,33 +298,39 @@ impl Attempts {
 
     /// Makes the request one without the reasoning of earlier turns, once; the conversation goes on without it.
     fn leave_reasoning(&mut self, failure: Failure) -> Result<(), Failure> {
-        let Some(original) = self.original.as_ref().filter(|_| !self.has_left_reasoning) else {
+        if self.original.is_none() || self.has_left_reasoning {
             return Err(failure);
-        };
-        let Whose {
-            conversation,
-            model,
-            ..
-        } = &self.whose;
+        }
+        let (thread, model) = (&self.thread, &self.whose.model);
         {
             let seals = &self.service.seals;
             // What a panic could leave half done here is at worst an epoch that is missing.
             let mut seals = seals.lock().unwrap_or_else(PoisonError::into_inner);
             let account = &self.credentials.chatgpt_account_id;
             // Another request of the conversation may have found it out meanwhile.
-            if seals.origin(conversation, account, model) == self.origin {
-                seals.broke(conversation);
+            if seals.origin(thread, account, model) == self.origin {
+                seals.broke(thread);
             }
         }
-        let told = original.translate(&self.service, &self.credentials);
-        let Some((translated, origin)) = told else {
+        tracing::warn!(thread, why = %failure, "the conversation goes on without its earlier reasoning");
+        self.has_left_reasoning = true;
+        self.tell_again(failure)
+    }
+
+    /// Translates the request again, for the account and the model that count now.
+    fn tell_again(&mut self, failure: Failure) -> Result<(), Failure> {
+        let original = self.original.as_ref();
+        let told = original.and_then(|one| one.translate(&self.service, &self.credentials));
+        let Some(again) = told else {
             return Err(failure);
         };
-        tracing::warn!(conversation, why = %failure, "the conversation goes on without its earlier reasoning");
-        self.moves.losses = Some(translated.losses.iter().map(|loss| loss.kind).collect());
-        self.body = translated.body.into();
-        self.origin = origin;
-        self.has_left_reasoning = true;
+        let losses = again.translated.losses.iter();
+        self.moves.losses = Some(losses.map(|loss| loss.kind).collect());
+        self.body = again.translated.body.into();
+        self.origin = again.origin;
+        self.whose.model = again.model;
+        self.lane = again.lane;
+        self.tier = again.tier;
         Ok(())
     }
 

@@ -4,8 +4,12 @@
 //! clients, other versions) or wrong, and what depends on it must not go wrong with it. The shapes and labels are
 //! those of client 2.1.330 (contract claude-code §1.3, §2.1, §7).
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use http::HeaderMap;
 
+use crate::catalogue::model::Effort;
 use crate::wire::blocks::{Block, Content};
 use crate::wire::json::Text;
 use crate::wire::messages::{Request, Role};
@@ -147,6 +151,27 @@ impl RequestClass {
         }
     }
 
+    /// Returns how long the whole answer may take; `None` where the client waits as long as something comes. The
+    /// client gives the permission check 60 s, and asks again where it fails (contract claude-code §1.2, §2.1).
+    pub const fn deadline(self) -> Option<Duration> {
+        match self {
+            Self::Classifier(Stage::First) => Some(Duration::from_secs(15)),
+            Self::Classifier(Stage::Second) => Some(Duration::from_secs(40)),
+            Self::Main
+            | Self::Subagent
+            | Self::Workflow
+            | Self::SideReply
+            | Self::Compaction
+            | Self::Title
+            | Self::WebSearch
+            | Self::WebFetch
+            | Self::Suggestion
+            | Self::Summary
+            | Self::Probe
+            | Self::Auxiliary => None,
+        }
+    }
+
     /// Says whether the request carries a conversation on, or ends it in a summary. All others are calls beside one:
     /// they must leave no trace in it.
     pub const fn is_conversation(self) -> bool {
@@ -176,6 +201,69 @@ impl RequestClass {
             | Self::Summary
             | Self::Probe => false,
             Self::Main | Self::Subagent | Self::Workflow | Self::Compaction => true,
+        }
+    }
+}
+
+/// Which model serves the calls beside a conversation, and how hard it tries.
+///
+/// By the class's name: a model, an effort, or both in one word (`haiku-low`). An effort alone leaves the model as the
+/// client asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    set: Vec<(&'static str, String)>,
+}
+
+/// Leaves everything as the client asked.
+const AS_ASKED: &str = "as-asked";
+
+impl Default for Classes {
+    /// Small calls go to the small model, which thinks little. What begins with the conversation stays on its model,
+    /// whose cache has the conversation.
+    fn default() -> Self {
+        let usual = |class: RequestClass, word: &str| (class.name(), word.to_owned());
+        Self {
+            set: vec![
+                usual(RequestClass::Title, "haiku-low"),
+                usual(RequestClass::Classifier(Stage::First), "haiku-none"),
+                usual(RequestClass::WebFetch, "haiku-low"),
+                usual(RequestClass::Summary, "haiku-low"),
+                usual(RequestClass::Probe, "haiku-low"),
+                usual(RequestClass::Suggestion, "low"),
+            ],
+        }
+    }
+}
+
+impl Classes {
+    /// Returns the names of the classes that can be set: all but the conversation itself.
+    pub fn names() -> Vec<&'static str> {
+        let mut names: Vec<_> = RequestClass::ALL.map(RequestClass::name).to_vec();
+        names.retain(|name| *name != RequestClass::Main.name());
+        names.dedup();
+        names
+    }
+
+    /// Sets what serves the class `name`; says whether there is such a class and the word can be one.
+    pub fn set(&mut self, name: &str, word: &str) -> bool {
+        let Some(name) = Self::names().into_iter().find(|known| *known == name) else {
+            return false;
+        };
+        if word.trim().is_empty() {
+            return false;
+        }
+        self.set.retain(|(known, _)| *known != name);
+        self.set.push((name, word.trim().to_owned()));
+        true
+    }
+
+    /// Returns the name of the model for a request of `class` that asks for `asked`.
+    pub fn model<'a>(&'a self, class: RequestClass, asked: &'a str) -> Cow<'a, str> {
+        let found = self.set.iter().find(|(name, _)| *name == class.name());
+        match found.map(|(_, word)| word.as_str()) {
+            None | Some(AS_ASKED) => Cow::Borrowed(asked),
+            Some(word) if Effort::parse(word).is_some() => Cow::Owned(format!("{asked}-{word}")),
+            Some(word) => Cow::Borrowed(word),
         }
     }
 }
@@ -374,6 +462,34 @@ mod tests {
         ] {
             assert_eq!(class(labels, &plain), expected, "{labels:?}");
         }
+    }
+
+    #[test]
+    fn small_calls_go_to_the_small_model_and_what_is_set_counts() {
+        let mut classes = Classes::default();
+        let of = |classes: &Classes, class| classes.model(class, "opus").into_owned();
+        for (class, expected) in [
+            (RequestClass::Main, "opus"),
+            (RequestClass::Subagent, "opus"),
+            (RequestClass::Compaction, "opus"),
+            (RequestClass::WebSearch, "opus"),
+            (RequestClass::Title, "haiku-low"),
+            (RequestClass::Classifier(Stage::First), "haiku-none"),
+            (RequestClass::Classifier(Stage::Second), "haiku-none"),
+            (RequestClass::Suggestion, "opus-low"),
+        ] {
+            assert_eq!(of(&classes, class), expected, "{class:?}");
+        }
+        assert!(classes.set("classifier", "sonnet"));
+        assert!(classes.set("title", "as-asked"));
+        assert!(classes.set("subagent", "medium"));
+        assert!(!classes.set("main", "haiku"));
+        assert!(!classes.set("tittle", "haiku"));
+        assert!(!classes.set("title", " "));
+        let stage = RequestClass::Classifier(Stage::Second);
+        assert_eq!(of(&classes, stage), "sonnet");
+        assert_eq!(of(&classes, RequestClass::Title), "opus");
+        assert_eq!(of(&classes, RequestClass::Subagent), "opus-medium");
     }
 
     #[test]

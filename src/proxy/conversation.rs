@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 
+use crate::proxy::class::RequestClass;
 use crate::wire::blocks::{Block, Content};
 use crate::wire::messages::Request;
 
@@ -41,6 +42,16 @@ impl Conversation {
     }
 }
 
+/// Returns the key of calls of `class` beside the conversation `key`: a cache of their own, and no trace in the
+/// conversation's.
+pub fn beside(key: &str, class: RequestClass) -> String {
+    let mut digest = Sha256::new();
+    digest.update(key);
+    digest.update([0]);
+    digest.update(class.name());
+    uuid(&digest.finalize())
+}
+
 /// It goes into upstream headers: short, printable, no surprises.
 fn is_key(text: &str) -> bool {
     !text.is_empty()
@@ -64,7 +75,10 @@ fn derived(request: &Request<'_>) -> String {
             }
         }
     }
-    let digest = digest.finalize();
+    uuid(&digest.finalize())
+}
+
+fn uuid(digest: &[u8]) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;

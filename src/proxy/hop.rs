@@ -51,6 +51,7 @@ pub fn setback(failure: &Failure, model: &str, now: UnixSeconds) -> Option<Setba
         | Failure::Cut
         | Failure::Empty
         | Failure::Unusable { .. }
+        | Failure::Late { .. }
         | Failure::Stalled { .. }
         | Failure::Malformed { .. } => None,
     }
@@ -179,6 +180,9 @@ mod tests {
             Failure::Blocked { why: message() },
             Failure::ReasoningRefused { message: message() },
             Failure::TooLong,
+            Failure::Late {
+                after: Duration::from_secs(15),
+            },
             Failure::Overloaded {
                 message: message(),
                 retry_after: Some(Duration::from_secs(900)),

@@ -16,7 +16,7 @@ use crate::ledger::Outcome;
 use crate::proxy::attempts::{Attempts, Moves};
 use crate::proxy::body::Body;
 use crate::proxy::class::RequestClass;
-use crate::proxy::conversation::Conversation;
+use crate::proxy::conversation::{self, Conversation};
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::intake;
 use crate::proxy::original::{self, Original};
@@ -88,8 +88,10 @@ async fn run(
     let request = parse(service, &body).map_err(refuse)?;
     let Conversation { key, agent } = Conversation::of(&head.headers, &request);
     let catalogue = service.shelf.current();
+    let class = RequestClass::of(&head.headers, &request);
+    let model = service.config.classes.model(class, &request.model);
     let choice = catalogue
-        .resolve(&request.model, &service.families)
+        .resolve(&model, &service.families)
         .map_err(|error| unknown_model(&error))?;
     let talk = Talk {
         session: key,
@@ -103,18 +105,23 @@ async fn run(
         papers: &papers,
         choice,
         talk,
-        class: RequestClass::of(&head.headers, &request),
+        class,
     };
     let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
-    let may_change = service.chooser.rules().may_move() || original::holds_seals(&request);
+    let asked = (*model != *request.model).then(|| request.model.clone().into_owned());
+    let may_change =
+        service.chooser.rules().may_move() || asked.is_some() || original::holds_seals(&request);
     let original = may_change.then(|| Original {
         body: body.clone(),
         catalogue: Arc::clone(&catalogue),
-        conversation: prepared.whose.conversation.clone(),
+        thread: prepared.thread.clone(),
+        model: model.clone().into_owned(),
+        asked,
     });
     // The client's form of the request is not needed any more but for a move and for reasoning that cannot be read;
     // upstream's is kept for retries.
     drop(papers);
+    drop(model);
     drop(request);
     drop(body);
     let mut moves = Moves::default();
@@ -134,6 +141,7 @@ async fn run(
         body: translated,
         original,
         lane: prepared.lane,
+        thread: std::mem::take(&mut prepared.thread),
         whose: std::mem::take(&mut prepared.whose),
         turn_state: prepared.turn_state.take(),
         tier: prepared.tier,
@@ -145,7 +153,14 @@ async fn run(
         outlook: None,
     };
     if !prepared.is_stream {
-        let answer = whole(&mut attempts, &prepared, entry).await;
+        let answer = whole(&mut attempts, &prepared, entry);
+        let answer = match class.deadline() {
+            None => answer.await,
+            Some(after) => match tokio::time::timeout(after, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Failure::Late { after }),
+            },
+        };
         return answer
             .map(Run::Whole)
             .map_err(|failure| told(&failure, &attempts, &prepared));
@@ -183,6 +198,7 @@ struct Prepared {
     setup: Setup,
     facts: Facts,
     lane: crate::catalogue::model::Lane,
+    thread: String,
     whose: Whose,
     turn_state: Option<String>,
     tier: Option<&'static str>,
@@ -213,9 +229,12 @@ fn prepare(
         class,
     } = understood;
     let model = choice.model;
-    let session = &talk.session;
+    let thread = match class.has_conversation() {
+        true => talk.session.clone(),
+        false => conversation::beside(&talk.session, class),
+    };
     let (translated, origin) =
-        original::translated(service, request, &choice, session, credentials, papers)
+        original::translated(service, request, &choice, &thread, credentials, papers)
             .map_err(refuse)?;
     let newest = request.newest();
     let whose = Whose {
@@ -247,6 +266,7 @@ fn prepare(
         names: Arc::new(translated.names),
         input_tokens: tokens,
         bounds: Bounds::of(request).map_err(refuse)?,
+        answers_safeguards: request.safeguards,
     };
     let facts = Facts {
         model: model.slug.clone(),
@@ -268,6 +288,7 @@ fn prepare(
         setup,
         facts,
         lane: model.lane(),
+        thread,
         whose,
         turn_state,
         tier: choice.tier,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::account::credentials::Credentials;
 use crate::catalogue::list::{Catalogue, Choice};
+use crate::catalogue::model::Lane;
 use crate::proxy::service::Service;
 use crate::translate::papers::Papers;
 use crate::translate::reasoning::{Origin, Seal};
@@ -21,8 +22,27 @@ pub struct Original {
     pub body: Bytes,
     /// The list that its model was looked up in: the model stays the same, whatever becomes of the list.
     pub catalogue: Arc<Catalogue>,
-    /// The conversation's key.
-    pub conversation: String,
+    /// The conversation's key upstream.
+    pub thread: String,
+    /// The name of the model that answers.
+    pub model: String,
+    /// The name that the client said, where that is another: for a model that the plan turns out to lack.
+    pub asked: Option<String>,
+}
+
+/// A request that was translated again.
+#[derive(Debug)]
+pub struct Again {
+    /// The request in upstream's form.
+    pub translated: Translated,
+    /// Who makes the reasoning now.
+    pub origin: Origin,
+    /// Upstream's name of the model.
+    pub model: String,
+    /// The form of the body.
+    pub lane: Lane,
+    /// The service tier asked for.
+    pub tier: Option<&'static str>,
 }
 
 /// Translates `request` for the account of `credentials`: encrypted reasoning of another account is left out.
@@ -82,24 +102,20 @@ pub fn holds_seals(request: &Request<'_>) -> bool {
 impl Original {
     /// Translates it again, for the account of `credentials`. `None` cannot happen to a request that was translated
     /// before, since nothing but the account differs.
-    pub fn translate(
-        &self,
-        service: &Service,
-        credentials: &Credentials,
-    ) -> Option<(Translated, Origin)> {
+    pub fn translate(&self, service: &Service, credentials: &Credentials) -> Option<Again> {
         let request = Request::parse(&self.body).ok()?;
-        let choice = self.catalogue.resolve(&request.model, &service.families);
+        let choice = self.catalogue.resolve(&self.model, &service.families);
         let choice = choice.ok()?;
         let papers = service.papers.known(&request, choice.model.lane());
-        let conversation = &self.conversation;
-        translated(
-            service,
-            &request,
-            &choice,
-            conversation,
-            credentials,
-            &papers,
-        )
-        .ok()
+        let thread = &self.thread;
+        let (translated, origin) =
+            translated(service, &request, &choice, thread, credentials, &papers).ok()?;
+        Some(Again {
+            translated,
+            origin,
+            model: choice.model.slug.clone(),
+            lane: choice.model.lane(),
+            tier: choice.tier,
+        })
     }
 }

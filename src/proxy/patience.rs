@@ -163,6 +163,8 @@ pub const fn patience(failure: &Failure) -> Duration {
         Failure::RateLimited { .. } | Failure::Overloaded { .. } | Failure::Server { .. } => {
             Duration::from_secs(120)
         }
+        // Three times fifteen seconds.
+        Failure::Late { .. } => Duration::from_secs(45),
         Failure::Cut | Failure::Malformed { .. } | Failure::Unreachable { .. } => {
             Duration::from_secs(60)
         }

@@ -142,7 +142,9 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
         | Failure::Cut
         | Failure::Blocked { .. }
         | Failure::Malformed { .. } => Reply::later(502, ErrorKind::Api, words),
-        Failure::Stalled { .. } => Reply::later(504, ErrorKind::Timeout, words),
+        Failure::Late { .. } | Failure::Stalled { .. } => {
+            Reply::later(504, ErrorKind::Timeout, words)
+        }
     }
 }
 
@@ -283,6 +285,12 @@ mod tests {
                 (400, false, None),
             ),
             (Failure::TooLong, (502, false, None)),
+            (
+                Failure::Late {
+                    after: Duration::from_secs(15),
+                },
+                (504, true, None),
+            ),
             (
                 Failure::UsageLimit {
                     message: message(),

@@ -163,6 +163,11 @@ pub(super) fn message_start(id: &str, model: &str, input_tokens: u64, out: &mut 
     sse::encode("message_start", data.as_bytes(), out);
 }
 
+/// Says that there is no verdict on tool calls. Said outright, the client makes its own check and asks no more; where it
+/// is left to guess, it also warns the person (contract claude-code §2.1).
+const UNSUPPORTED: &str =
+    r#","safeguard_results":[{"type":"dangerous_tool_use","status":{"type":"unsupported"}}]"#;
+
 /// Writes `message_delta` and `message_stop`. `sequence` is the stop sequence at which the answer ended.
 ///
 /// In Anthropic's terms the input does not include what was read from the cache. Without usage
@@ -170,6 +175,7 @@ pub(super) fn message_start(id: &str, model: &str, input_tokens: u64, out: &mut 
 pub(super) fn message_end(
     stop: StopReason,
     sequence: Option<&str>,
+    has_safeguards: bool,
     usage: Option<Usage>,
     out: &mut Vec<u8>,
 ) {
@@ -183,9 +189,10 @@ pub(super) fn message_end(
         None => r#"{"output_tokens":0}"#.to_owned(),
     };
     let data = format!(
-        r#"{{"type":"message_delta","delta":{{"stop_reason":"{}","stop_sequence":{}}},"usage":{usage}}}"#,
+        r#"{{"type":"message_delta","delta":{{"stop_reason":"{}","stop_sequence":{}{}}},"usage":{usage}}}"#,
         stop.wire_name(),
-        sequence.map_or_else(|| "null".to_owned(), quoted)
+        sequence.map_or_else(|| "null".to_owned(), quoted),
+        if has_safeguards { UNSUPPORTED } else { "" }
     );
     sse::encode("message_delta", data.as_bytes(), out);
     sse::encode("message_stop", br#"{"type":"message_stop"}"#, out);

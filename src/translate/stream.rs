@@ -61,6 +61,8 @@ pub struct Setup {
     pub input_tokens: u64,
     /// Where the answer has to stop although upstream would go on.
     pub bounds: Option<Arc<Bounds>>,
+    /// Whether the client asked for a verdict on tool calls: it is told that there is none, and makes its own check.
+    pub answers_safeguards: bool,
 }
 
 /// What feeding a frame led to.
@@ -533,7 +535,8 @@ impl Machine {
             StopReason::StopSequence => cut.and_then(|cut| cut.stopped_at()),
             StopReason::EndTurn | StopReason::ToolUse | StopReason::MaxTokens => None,
         };
-        records::message_end(stop, sequence, self.usage, out);
+        let safeguards = self.setup.answers_safeguards;
+        records::message_end(stop, sequence, safeguards, self.usage, out);
         self.phase = Phase::Ended;
     }
 }

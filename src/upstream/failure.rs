@@ -115,6 +115,12 @@ pub enum Failure {
     /// The stream ended before the answer was complete.
     #[error("upstream cut the stream before the answer was complete")]
     Cut,
+    /// The answer was not complete in the time that such a request has.
+    #[error("upstream's answer was not complete after {} s", after.as_secs())]
+    Late {
+        /// The time that it has.
+        after: Duration,
+    },
     /// Nothing came for too long.
     #[error("upstream sent nothing for {} s", idle.as_secs())]
     Stalled {

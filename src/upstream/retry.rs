@@ -92,6 +92,7 @@ pub fn next(attempt: u32, failure: &Failure, random: f64) -> Decision {
         | Failure::Rejected { .. }
         | Failure::ReasoningRefused { .. }
         | Failure::TooLong
+        | Failure::Late { .. }
         | Failure::Stalled { .. } => Decision::GiveUp,
     }
 }

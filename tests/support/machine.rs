@@ -35,6 +35,7 @@ pub fn setup() -> Setup {
         names: Arc::new(names),
         input_tokens: 42,
         bounds: None,
+        answers_safeguards: false,
     }
 }
 
