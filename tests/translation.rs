@@ -666,7 +666,7 @@ fn documents_are_passed_told_or_marked() {
     let blocks = json!({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "B"}]}});
     let no_document = input_text("[A document was here that cannot be shown]");
     let both = [Lane::Full, Lane::Lite];
-    let rows: [(Value, &[Lane], Value, &[Loss]); 10] = [
+    let rows: [(Value, &[Lane], Value, &[Loss]); 11] = [
         (
             pdf.clone(),
             &[Lane::Full],
@@ -725,6 +725,12 @@ fn documents_are_passed_told_or_marked() {
             &both,
             json!([input_text("h\u{e9}llo")]),
             &[],
+        ),
+        (
+            in_base64("document", "image/png", "PHN2Zz48"),
+            &both,
+            json!([input_text("[An image was here that could not be read]")]),
+            &[Loss::marked("image_data")],
         ),
         (
             by_url,
@@ -1012,6 +1018,96 @@ fn illegal_tool_names_are_mapped_everywhere_and_back() {
     let mut names = ccx::translate::names::ToolNames::default();
     let late = names.rename("late.tool".into(), |_| false);
     assert_eq!(translated.names.original(&late), "late.tool");
+}
+
+#[test]
+fn a_reference_loads_its_tool_once_wherever_it_stands() {
+    // [D27]: also when the call that loaded it was cut away.
+    let reference = json!({"type": "tool_reference", "tool_name": "Late"});
+    let loaded = || json!([reference]);
+    let conversations = [
+        json!([
+            {"role": "assistant", "content": [call("a")]},
+            {"role": "user", "content": [result("a", loaded()), result("a", loaded()), {"type": "text", "text": "u"}]}
+        ]),
+        json!([{"role": "user", "content": [result("cut", loaded()), {"type": "text", "text": "u"}]}]),
+        json!([{"role": "user", "content": [reference, {"type": "text", "text": "u"}]}, {"role": "user", "content": "v"}]),
+    ];
+    for messages in conversations {
+        let body = json!({
+            "model": "m", "messages": messages, "tool_choice": {"type": "tool", "name": "Late"},
+            "tools": [{"name": "T", "input_schema": {}}, {"name": "Late", "defer_loading": true, "input_schema": {}}]
+        });
+        let (full, _) = sent(&body, Lane::Full);
+        let names: Vec<_> = full["tools"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tool| tool["name"].clone())
+            .collect();
+        assert_eq!(names, ["T", "Late"]);
+        assert_eq!(full["tool_choice"]["name"], "Late");
+        let (lite, _) = sent(&body, Lane::Lite);
+        assert_eq!(lite["tool_choice"]["name"], "Late");
+        let items = lite["input"].as_array().unwrap();
+        let shown: Vec<_> = items
+            .iter()
+            .filter(|item| item["type"] == "additional_tools")
+            .collect();
+        assert_eq!(shown.len(), 2, "{lite}");
+        assert_eq!(shown[1]["tools"][0]["name"], "Late");
+        // A reference that nobody can follow shows nothing.
+        let gone = json!({"model": "m", "messages": messages, "tools": [{"name": "T", "input_schema": {}}]});
+        assert_eq!(
+            sent(&gone, Lane::Full).0["tools"].as_array().unwrap().len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn another_model_in_mid_conversation_gets_everything_but_the_reasoning() {
+    // [D13, E03, E04]: also while a call is open, and when the request offers no tools.
+    let body = json!({"model": "m", "messages": [
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": [signed("rs_1"), {"type": "text", "text": "a"}, call("a"), call("b")]},
+        {"role": "user", "content": [result("a", json!("r")), result("b", json!("r"))]}
+    ]});
+    let request = serde_json::to_vec(&body).unwrap();
+    let request = Request::parse(&request).unwrap();
+    let mut bodies = Vec::new();
+    for slug in ["gpt-test", "gpt-other"] {
+        for lane in [Lane::Full, Lane::Lite] {
+            let target = Target {
+                model: &model(),
+                lane,
+                origin: &Origin::new("account", slug),
+                conversation: "c",
+                tier: None,
+                effort: None,
+                papers: &Papers::default(),
+            };
+            let translated = translate(&request, &target, &mut ToolCache::default()).unwrap();
+            let sent: Value = serde_json::from_slice(&translated.body).unwrap();
+            let items = sent["input"].as_array().unwrap()[2..].to_vec();
+            bodies.push((items, anywhere(&translated.losses)));
+        }
+    }
+    let said = json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]});
+    let rest = vec![
+        said,
+        called("a"),
+        called("b"),
+        output("a", json!("r")),
+        output("b", json!("r")),
+    ];
+    let mut own = vec![reasoning("rs_1")];
+    own.extend(rest.clone());
+    let other = (rest, vec![Loss::dropped("thinking")]);
+    assert_eq!(
+        bodies,
+        [(own.clone(), vec![]), (own, vec![]), other.clone(), other]
+    );
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl<'a> Items<'_, 'a> {
                 self.begin_output(at);
                 self.output(result);
                 self.out.push(b'}');
-                self.load_tools(result.content.as_ref());
+                self.show_loaded();
             }
             Some(Answer::Again) => self.lose(Loss::dropped("repeated_tool_result")),
             Some(Answer::Orphan) | None => {
@@ -130,21 +130,12 @@ impl<'a> Items<'_, 'a> {
         self.out.push(b']');
     }
 
-    /// Notes which tools a result loads, and shows them on the lite lane. On the full lane they are
-    /// put at the end of `tools`, in the order of loading.
-    fn load_tools(&mut self, content: Option<&Content<'a>>) {
-        let Some(Content::Blocks(blocks)) = content else {
-            return;
-        };
+    /// Shows the tools that were referred to. On the lite lane here, behind what loaded them; on the full lane they
+    /// are put at the end of `tools`, in the order of loading.
+    pub(super) fn show_loaded(&mut self) {
+        let tools = self.place.tools;
         let mut definitions = Vec::new();
-        for block in blocks {
-            let Block::ToolReference(name) = block else {
-                continue;
-            };
-            let tools = self.place.tools;
-            let Some(at) = tools.deferred(&name.value()) else {
-                continue;
-            };
+        for at in std::mem::take(&mut self.loading) {
             if self.found.loaded.contains(&at) {
                 continue;
             }

@@ -20,6 +20,8 @@ impl<'a> Items<'_, 'a> {
             Block::Image(source) => self.image(source),
             Block::Document(document) => self.document(document),
             Block::ToolReference(name) => {
+                self.loading
+                    .extend(self.place.tools.deferred(&name.value()));
                 let name = self.upstream_name(*name);
                 self.noted("Loaded tool: ", &name, "");
             }
@@ -83,7 +85,7 @@ impl<'a> Items<'_, 'a> {
         }
     }
 
-    fn image(&mut self, source: &Source<'a>) {
+    pub(super) fn image(&mut self, source: &Source<'a>) {
         if !self.place.images {
             return self.mark("image", "[An image was here; this model cannot see images]");
         }

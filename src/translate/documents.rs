@@ -35,6 +35,10 @@ impl<'a> Items<'_, 'a> {
                     None => self.no_document(),
                 }
             }
+            Source::Base64 { media_type, .. } if media_type.escaped().starts_with("image") => {
+                self.heading(document);
+                self.image(&document.source);
+            }
             Source::Url(url) => {
                 self.heading(document);
                 self.lose(Loss::marked("document_url"));

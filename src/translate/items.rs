@@ -82,6 +82,8 @@ pub(super) struct Items<'t, 'a> {
     /// Bytes of base64 met so far, and how many of them from the beginning on are left out.
     pub(super) media_bytes: usize,
     pub(super) left_out: usize,
+    /// Places in [`ToolList::deferred`] of tools that were referred to and are to be shown.
+    pub(super) loading: Vec<usize>,
     /// Where in the request the writing is.
     place_now: loss::Place,
 }
@@ -114,6 +116,7 @@ impl<'t, 'a> Items<'t, 'a> {
             replayed: HashSet::new(),
             media_bytes: 0,
             left_out,
+            loading: Vec::new(),
             place_now: loss::Place::System,
         }
     }
@@ -179,6 +182,8 @@ impl<'t, 'a> Items<'t, 'a> {
         self.place_now = loss::Place::Message { at, block: None };
         self.close();
         self.answer_the_unanswered();
+        // Referred to outside of a result: that of a call which was cut away, for instance.
+        self.show_loaded();
     }
 
     fn block(&mut self, block: &Block<'a>) {

@@ -118,7 +118,10 @@ fn within(content: &Content<'_>, lane: Lane) -> usize {
     let bytes = |block: &Block<'_>| match block {
         Block::Image(Source::Base64 { data, .. } | Source::Url(data)) => data.escaped().len(),
         Block::Document(document) => match &document.source {
-            Source::Base64 { data, .. } if lane == Lane::Full && is_pdf(document) => {
+            Source::Base64 { media_type, data }
+                if media_type.escaped().starts_with("image")
+                    || lane == Lane::Full && is_pdf(document) =>
+            {
                 data.escaped().len()
             }
             Source::Content(content) => within(content, lane),

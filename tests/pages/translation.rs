@@ -250,7 +250,8 @@ fn blocks() -> Rows {
             vec![user(json!([
                 {"type": "document", "title": "t", "source": {"type": "text", "media_type": "text/plain", "data": "d"}},
                 {"type": "document", "source": {"type": "content", "content": [text]}},
-                in_base64("document", "text/csv", "YSxi")
+                in_base64("document", "text/csv", "YSxi"),
+                in_base64("document", "image/png", PNG)
             ]))],
         ),
         (
