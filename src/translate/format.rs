@@ -65,6 +65,15 @@ pub(super) fn text(
     Ok(true)
 }
 
+/// Says whether something of `schema` cannot be told: what would be dropped of a tool's schema is dropped here too.
+pub(super) fn is_approximated(schema: Option<Raw<'_>>) -> Result<bool, ParseError> {
+    match schema.filter(|schema| schema.kind() == Kind::Object) {
+        None => Ok(false),
+        // Written once more for this alone: it is seldom there, and small.
+        Some(schema) => schema::nested(&mut Vec::new(), schema),
+    }
+}
+
 /// Says whether `schema` keeps the rules of strict mode, with at most `levels` below it.
 fn is_strict(schema: Raw<'_>, levels: usize, is_root: bool) -> bool {
     let mut kind = None;

@@ -163,6 +163,9 @@ pub fn translate(
         writer::json(out, if is_parallel { "true," } else { "false," });
     }
 
+    if format::is_approximated(request.output_config.schema)? {
+        losses.push(Loss::approximated("output_schema"));
+    }
     let reasoning = effort::reasoning(request, target, &mut losses);
     write_reasoning(out, reasoning, target.lane);
     writer::json(

@@ -128,6 +128,13 @@ fn fields() -> Rows {
             )],
         ),
         (
+            "`output_config.format`",
+            "… with what",
+            vec![with(
+                json!({"output_format": {"type": "json_schema", "schema": {"type": "object", "required": true}}}),
+            )],
+        ),
+        (
             "`metadata.user_id`",
             "`metadata.user_id`",
             vec![with(json!({"metadata": {"user_id": "u"}}))],
