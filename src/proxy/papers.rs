@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::catalogue::model::Lane;
@@ -89,14 +91,25 @@ impl PaperShelf {
         let reader = self.reader.clone();
         let data = data.to_owned();
         let started = Instant::now();
-        let read = tokio::task::spawn_blocking(move || {
-            let Some(pdf) = decode(&data) else {
-                return Ok(Paper::Unreadable);
+        let (done, read) = oneshot::channel();
+        // A thread of its own: the end of a session waits for the runtime's, and not for this.
+        let thread = thread::Builder::new().name("pdf".into());
+        let spawned = thread.spawn(move || {
+            let read = || {
+                let Some(pdf) = decode(&data) else {
+                    return Ok(Paper::Unreadable);
+                };
+                let reading = reader.read(&pdf, LONGEST_TEXT_BYTES)?;
+                Ok(Paper::of(reading.pages, &reading.texts))
             };
-            let reading = reader.read(&pdf, LONGEST_TEXT_BYTES)?;
-            Ok::<_, std::io::Error>(Paper::of(reading.pages, &reading.texts))
+            // Whoever asked may be gone.
+            let _ = done.send(read());
         });
-        let paper = match read.await {
+        let read = match spawned {
+            Ok(_) => read.await,
+            Err(error) => Ok(Err(error)),
+        };
+        let paper = match read {
             Ok(Ok(paper)) => Arc::new(paper),
             Ok(Err(error)) => {
                 tracing::warn!(why = %error, "a PDF cannot be read: no process for it");
