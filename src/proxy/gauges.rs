@@ -230,7 +230,12 @@ impl Gauges {
             readings.clone()
         });
         match merged {
-            Ok(merged) => self.state().readings.merge(&merged),
+            Ok(mut merged) => {
+                let mut state = self.state();
+                // Of two readings of the same second the later one counts: what was noted since.
+                merged.merge(&state.readings);
+                state.readings = merged;
+            }
             Err(error) => {
                 tracing::warn!(why = %error, "what is left of the plan is not written down")
             }
@@ -254,5 +259,50 @@ impl Gauges {
     /// Returns where the file is.
     pub fn path(&self) -> &Path {
         &self.files.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::limits::Window;
+
+    #[test]
+    fn what_is_noted_during_a_write_is_the_later_reading_of_its_second() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places::below(root.path());
+        fs::create_dir_all(places.state.join("locks")).unwrap();
+        let gauges = Gauges::open(&places);
+        let note = |used_percent| {
+            let limits = Limits {
+                windows: vec![Window {
+                    family: None,
+                    minutes: 300,
+                    used_percent,
+                    resets_at: Some(UnixSeconds(9_000)),
+                    resets_after: None,
+                }],
+                ..Limits::default()
+            };
+            gauges.note("a", &limits, UnixSeconds(1_000));
+        };
+        note(12.0);
+        let held = Lock::acquire(&gauges.files.lock, LOCK_WAIT).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| gauges.flush());
+            while gauges.state().due.is_some() {
+                std::thread::yield_now();
+            }
+            // The write has begun with the first reading, and cannot go on.
+            note(100.0);
+            drop(held);
+        });
+        let remaining = |quota: Option<Quota>| {
+            quota.and_then(|quota| quota.remaining_percent(UnixSeconds(1_000)))
+        };
+        assert_eq!(remaining(gauges.quota("a")), Some(0.0));
+        gauges.flush();
+        let written = load(&places).accounts["a"].quota.clone();
+        assert_eq!(remaining(written), Some(0.0));
     }
 }
