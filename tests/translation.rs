@@ -975,9 +975,62 @@ fn hosted_search_goes_where_it_is_taken() {
             "filters": {"allowed_domains": ["e.x"]}}])
     );
     assert_eq!(losses, []);
+    let told = full["input"][0]["content"].as_array().unwrap();
+    assert_eq!(
+        told.last().unwrap()["text"],
+        "Cite every page that your answer uses."
+    );
     let (lite, losses) = sent(&body, Lane::Lite);
     assert!(!lite.to_string().contains("web_search"));
     assert_eq!(losses, [Loss::dropped("web_search")]);
+    assert_eq!(lite["input"][0]["content"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn there_is_one_hosted_search_and_it_stands_beside_the_functions() {
+    // [I04]
+    let tools = json!([
+        {"name": "T", "input_schema": {}},
+        {"type": "web_search_20260209", "name": "look_up", "max_uses": 3},
+        {"type": "web_search_preview", "name": "again"},
+    ]);
+    let body = with_tools(
+        tools,
+        json!({"tool_choice": {"type": "tool", "name": "look_up"}}),
+    );
+    let (full, losses) = sent(&body, Lane::Full);
+    let kinds: Vec<_> = full["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| tool["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["function", "web_search"]);
+    assert_eq!(
+        full["tool_choice"],
+        json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]})
+    );
+    assert_eq!(losses, [Loss::dropped("duplicate_tool")]);
+    let translated = try_sent(&body, Lane::Full, &model()).unwrap();
+    let search = translated.search.unwrap();
+    assert_eq!(
+        (search.name.as_str(), search.max_uses),
+        ("look_up", Some(3))
+    );
+    assert_eq!(try_sent(&body, Lane::Lite, &model()).unwrap().search, None);
+}
+
+#[test]
+fn a_search_that_cannot_be_bounded_is_refused() {
+    // [I02]
+    let body = with_tools(
+        json!([{"name": "T"}, {"type": "web_search_20250305", "name": "s", "allowed_domains": ["a.example", "b.example/x"]}]),
+        json!({}),
+    );
+    for lane in [Lane::Full, Lane::Lite] {
+        let error = try_sent(&body, lane, &model()).unwrap_err().to_string();
+        assert!(error.starts_with("tools.1.allowed_domains.1:"), "{error}");
+    }
 }
 
 #[test]

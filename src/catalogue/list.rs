@@ -170,12 +170,25 @@ impl Catalogue {
     }
 }
 
-fn choice(model: &Model, effort: Option<Effort>, is_fast: bool) -> Choice<'_> {
-    Choice {
-        model,
-        effort: effort.map(|effort| model.clamp(effort)),
-        tier: (is_fast && model.service_tiers.iter().any(|tier| tier == FAST)).then_some(FAST),
+impl Choice<'_> {
+    /// Returns the same choice of another model, as far as that model goes.
+    pub(super) fn of<'a>(&self, model: &'a Model) -> Choice<'a> {
+        let has = |tier: &&str| model.service_tiers.iter().any(|known| known == tier);
+        Choice {
+            model,
+            effort: self.effort.map(|effort| model.clamp(effort)),
+            tier: self.tier.filter(has),
+        }
     }
+}
+
+fn choice(model: &Model, effort: Option<Effort>, is_fast: bool) -> Choice<'_> {
+    let said = Choice {
+        model,
+        effort,
+        tier: is_fast.then_some(FAST),
+    };
+    said.of(model)
 }
 
 /// What may stand behind a name.

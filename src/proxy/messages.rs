@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 
 use crate::account::chooser::Talk;
 use crate::account::credentials::Credentials;
-use crate::catalogue::list::{Choice, UnknownModel};
+use crate::catalogue::lanes::Route;
+use crate::catalogue::list::UnknownModel;
 use crate::ledger::Outcome;
 use crate::proxy::attempts::{Attempts, Moves};
 use crate::proxy::body::Body;
@@ -90,20 +91,19 @@ async fn run(
     let catalogue = service.shelf.current();
     let class = RequestClass::of(&head.headers, &request);
     let model = service.config.classes.model(class, &request.model);
-    let choice = catalogue
-        .resolve(&model, &service.families)
+    let route = original::route(service, &catalogue, &request, &model)
         .map_err(|error| unknown_model(&error))?;
     let talk = Talk {
         session: key,
         agent,
     };
-    let Seat { credentials, left } = seat::find(service, &talk, &choice.model.slug).await?;
+    let Seat { credentials, left } = seat::find(service, &talk, &route.choice.model.slug).await?;
     entry.note(|entry, _| entry.account.clone_from(&credentials.account));
-    let papers = service.papers.read(&request, choice.model.lane()).await;
+    let papers = service.papers.read(&request, route.lane).await;
     let understood = Understood {
         request: &request,
         papers: &papers,
-        choice,
+        route,
         talk,
         class,
     };
@@ -209,7 +209,7 @@ struct Prepared {
 struct Understood<'a> {
     request: &'a messages::Request<'a>,
     papers: &'a Papers<'a>,
-    choice: Choice<'a>,
+    route: Route<'a>,
     talk: Talk,
     class: RequestClass,
 }
@@ -224,17 +224,17 @@ fn prepare(
     let Understood {
         request,
         papers,
-        choice,
+        route,
         talk,
         class,
     } = understood;
-    let model = choice.model;
+    let model = route.choice.model;
     let thread = match class.has_conversation() {
         true => talk.session.clone(),
         false => conversation::beside(&talk.session, class),
     };
     let (translated, origin) =
-        original::translated(service, request, &choice, &thread, credentials, papers)
+        original::translated(service, request, &route, &thread, credentials, papers)
             .map_err(refuse)?;
     let newest = request.newest();
     let whose = Whose {
@@ -287,11 +287,11 @@ fn prepare(
         is_stream: request.stream,
         setup,
         facts,
-        lane: model.lane(),
+        lane: route.lane,
         thread,
         whose,
         turn_state,
-        tier: choice.tier,
+        tier: route.choice.tier,
         failures: match is_repeat {
             true => retry::Attempts::of_a_repeat(),
             false => retry::Attempts::default(),

@@ -6,12 +6,15 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use crate::account::credentials::Credentials;
-use crate::catalogue::list::{Catalogue, Choice};
+use crate::catalogue::lanes::Route;
+use crate::catalogue::list::{Catalogue, UnknownModel};
 use crate::catalogue::model::Lane;
 use crate::proxy::service::Service;
+use crate::translate::loss::Loss;
 use crate::translate::papers::Papers;
 use crate::translate::reasoning::{Origin, Seal};
 use crate::translate::request::{RequestError, Target, Translated, translate};
+use crate::translate::search;
 use crate::wire::blocks::{Block, Content};
 use crate::wire::messages::Request;
 
@@ -45,6 +48,21 @@ pub struct Again {
     pub tier: Option<&'static str>,
 }
 
+/// Says which model of `catalogue` answers `request`, which goes to the one called `name`, and on which lane.
+///
+/// # Errors
+///
+/// The name means no model.
+pub fn route<'a>(
+    service: &Service,
+    catalogue: &'a Catalogue,
+    request: &Request<'_>,
+    name: &str,
+) -> Result<Route<'a>, UnknownModel> {
+    let choice = catalogue.resolve(name, &service.families)?;
+    Ok(catalogue.route(choice, search::wish(request)))
+}
+
 /// Translates `request` for the account of `credentials`: encrypted reasoning of another account is left out.
 ///
 /// # Errors
@@ -53,11 +71,12 @@ pub struct Again {
 pub fn translated(
     service: &Service,
     request: &Request<'_>,
-    choice: &Choice<'_>,
+    route: &Route<'_>,
     conversation: &str,
     credentials: &Credentials,
     papers: &Papers<'_>,
 ) -> Result<(Translated, Origin), RequestError> {
+    let choice = &route.choice;
     let model = choice.model;
     let origin = {
         // What a panic could leave half done here is at worst an epoch that is missing.
@@ -66,7 +85,7 @@ pub fn translated(
     };
     let target = Target {
         model,
-        lane: model.lane(),
+        lane: route.lane,
         origin: &origin,
         conversation,
         tier: choice.tier,
@@ -75,7 +94,10 @@ pub fn translated(
     };
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
-    let translated = translate(request, &target, &mut tools)?;
+    let mut translated = translate(request, &target, &mut tools)?;
+    if route.is_stand_in {
+        translated.losses.push(Loss::approximated("search_model"));
+    }
     let translated = match service.config.strict {
         true => translated.strictly()?,
         false => translated,
@@ -104,17 +126,17 @@ impl Original {
     /// before, since nothing but the account differs.
     pub fn translate(&self, service: &Service, credentials: &Credentials) -> Option<Again> {
         let request = Request::parse(&self.body).ok()?;
-        let choice = self.catalogue.resolve(&self.model, &service.families);
-        let choice = choice.ok()?;
-        let papers = service.papers.known(&request, choice.model.lane());
+        let route = route(service, &self.catalogue, &request, &self.model).ok()?;
+        let papers = service.papers.known(&request, route.lane);
         let thread = &self.thread;
         let (translated, origin) =
-            translated(service, &request, &choice, thread, credentials, &papers).ok()?;
+            translated(service, &request, &route, thread, credentials, &papers).ok()?;
+        let choice = &route.choice;
         Some(Again {
             translated,
             origin,
             model: choice.model.slug.clone(),
-            lane: choice.model.lane(),
+            lane: route.lane,
             tier: choice.tier,
         })
     }

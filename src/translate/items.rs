@@ -149,6 +149,9 @@ impl<'t, 'a> Items<'t, 'a> {
                 }
             }
         }
+        if let Some(search) = &self.place.tools.search {
+            self.note(&search.instruction());
+        }
         // Decided here and not at the end: a system message later on must not change the beginning.
         if self.open == Open::Nothing {
             self.note(NO_SYSTEM);

@@ -1,7 +1,7 @@
 //! Messages requests into Responses requests, Responses events into Messages events. Pure: names only `wire`, `sse`
 //! and `catalogue`. Requests: [`request`] (the whole body), `items`, `content`, `media`, `documents` and `calls` (the
-//! conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call), `tools`, `schema`
-//! and [`names`] (what may be called), `effort` and `format` (how to answer), [`loss`] (what could not be told),
+//! conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call), `tools`, `schema`,
+//! [`names`], [`search`] and [`domains`] (what may be called), `effort` and `format` (how to answer), [`loss`] (what could not be told),
 //! [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is), [`shrink`] (a conversation that is too long
 //! even to be summed up). Answers: [`stream`] and [`fold`], which write by `draft` and `records`, and end early where
 //! [`cut`] says so.
@@ -24,6 +24,7 @@ mod writer;
 
 pub mod count;
 pub mod cut;
+pub mod domains;
 pub mod estimate;
 pub mod fold;
 pub mod loss;
@@ -31,6 +32,7 @@ pub mod names;
 pub mod papers;
 pub mod reasoning;
 pub mod request;
+pub mod search;
 pub mod shrink;
 pub mod stream;
 pub mod tokenizer;

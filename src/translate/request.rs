@@ -3,12 +3,15 @@
 //! Written straight into one buffer, in the order of keys that upstream's own client has (contract
 //! chatgpt-codex §3, §4). The same request and target give the same bytes.
 
+use std::sync::Arc;
+
 use crate::catalogue::model::{Effort, Lane, Model};
 use crate::translate::effort::{self, Reasoning};
 use crate::translate::items::{Items, Place};
 use crate::translate::names::ToolNames;
 use crate::translate::papers::Papers;
 use crate::translate::reasoning::Origin;
+use crate::translate::search::Search;
 use crate::translate::{format, media, writer};
 use crate::wire::messages::{self, Role};
 
@@ -44,6 +47,8 @@ pub struct Translated {
     pub body: Vec<u8>,
     /// Tool names that had to be changed.
     pub names: ToolNames,
+    /// What searches by upstream may do; none were asked for if `None`.
+    pub search: Option<Arc<Search>>,
     /// What upstream could not be told, one entry for each kind and place.
     pub losses: Vec<Loss>,
 }
@@ -186,6 +191,7 @@ pub fn translate(
     Ok(Translated {
         body,
         names: found.names,
+        search: tools.search.clone(),
         losses,
     })
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::catalogue::model::Lane;
 use crate::translate::loss::{Loss, Place};
 use crate::translate::names::{ToolNames, is_legal};
+use crate::translate::search::{self, Search};
 use crate::translate::{schema, writer};
-use crate::wire::json::{Kept, Kind, ParseError, Raw};
+use crate::wire::json::{Kept, ParseError, Raw};
 use crate::wire::messages::{Tool, ToolChoice, ToolMode, Tools};
 
 /// What all kept lists may take together. A list of 60 tools is about 0.2 MB with its source; this
@@ -72,8 +73,8 @@ pub(super) struct ToolList {
     shown_names: BTreeSet<String>,
     /// The definitions that stay hidden until they are loaded.
     pub(super) deferred: Vec<Deferred>,
-    /// The name under which a hosted web search is shown.
-    web_search: Option<String>,
+    /// The hosted web search that is shown.
+    pub(super) search: Option<Arc<Search>>,
     /// Names that had to be changed, of all tools.
     pub(super) names: ToolNames,
     /// What could not be told.
@@ -97,7 +98,7 @@ impl ToolList {
             shown: Vec::new(),
             shown_names: BTreeSet::new(),
             deferred: Vec::new(),
-            web_search: None,
+            search: None,
             names: ToolNames::default(),
             losses: Vec::new(),
         }
@@ -139,18 +140,34 @@ impl ToolList {
                         list.shown_names.insert(name.into_owned());
                     }
                 }
-                Runner::WebSearch if lane == Lane::Full => {
-                    let mut definition = Vec::new();
-                    web_search(&mut definition, tool);
-                    list.show(&definition);
-                    list.web_search = Some(name.into_owned());
+                Runner::Search => {
+                    let mut losses = Vec::new();
+                    let search = Search::read(tool, &mut losses)
+                        .map_err(|error| error.within(at).within("tools"))?;
+                    losses.extend(list.offer(search, tool));
+                    list.losses.extend(losses.into_iter().map(lose));
                 }
-                // Hosted tools are refused on the lite lane (contract chatgpt-codex §4).
-                Runner::WebSearch => list.losses.push(lose(Loss::dropped("web_search"))),
                 Runner::Other => list.losses.push(lose(Loss::dropped("server_tool"))),
             }
         }
         Ok(list)
+    }
+
+    /// Shows a hosted search, if upstream takes one here; returns what is lost otherwise.
+    fn offer(&mut self, search: Arc<Search>, tool: &Tool<'_>) -> Option<Loss> {
+        if self.lane == Lane::Lite {
+            // Hosted tools are refused on the lite lane (contract chatgpt-codex §4).
+            return Some(Loss::dropped("web_search"));
+        }
+        if self.search.is_some() {
+            // Upstream has one search only; another one could have other bounds.
+            return Some(Loss::dropped("duplicate_tool"));
+        }
+        let mut definition = Vec::new();
+        search.write(&mut definition, tool.user_location);
+        self.show(&definition);
+        self.search = Some(search);
+        None
     }
 
     fn show(&mut self, definition: &[u8]) {
@@ -192,7 +209,7 @@ impl ToolList {
                     out.push(b'}');
                     return None;
                 }
-                if self.web_search.as_deref() == Some(name.as_ref()) {
+                if self.search.as_ref().is_some_and(|it| it.name == name) {
                     r#"{"type":"allowed_tools","mode":"required","tools":[{"type":"web_search"}]}"#
                 } else {
                     writer::json(out, r#""auto""#);
@@ -223,7 +240,7 @@ enum Runner {
     /// The client: a function.
     Client,
     /// The answering side searches the web.
-    WebSearch,
+    Search,
     /// The answering side does something that upstream has not got.
     Other,
 }
@@ -232,7 +249,7 @@ impl Runner {
     fn of(tool: &Tool<'_>) -> Self {
         match tool.kind.as_deref() {
             None | Some("custom") => Self::Client,
-            Some(kind) if kind.starts_with("web_search_") => Self::WebSearch,
+            Some(_) if search::is_search(tool) => Self::Search,
             Some(_) if tool.schema.is_some() => Self::Client,
             Some(_) => Self::Other,
         }
@@ -252,34 +269,6 @@ fn function(out: &mut Vec<u8>, name: &str, tool: &Tool<'_>) -> Result<bool, Pars
     let is_changed = schema::parameters(out, tool.schema)?;
     out.push(b'}');
     Ok(is_changed)
-}
-
-fn web_search(out: &mut Vec<u8>, tool: &Tool<'_>) {
-    writer::json(
-        out,
-        r#"{"type":"web_search","external_web_access":true,"search_content_types":["text","image"]"#,
-    );
-    let filters = [
-        ("allowed_domains", tool.allowed_domains),
-        ("blocked_domains", tool.blocked_domains),
-    ];
-    let mut first = true;
-    for (name, domains) in filters {
-        let Some(domains) = domains.filter(|domains| domains.kind() == Kind::List) else {
-            continue;
-        };
-        if first {
-            writer::json(out, r#","filters":{"#);
-        }
-        writer::comma(out, &mut first);
-        writer::string(out, name);
-        out.push(b':');
-        writer::raw(out, domains);
-    }
-    if !first {
-        out.push(b'}');
-    }
-    out.push(b'}');
 }
 
 #[cfg(test)]

@@ -95,6 +95,10 @@ pub struct Tool<'a> {
     pub allowed_domains: Option<Raw<'a>>,
     /// `blocked_domains` of a web search, as written.
     pub blocked_domains: Option<Raw<'a>>,
+    /// `max_uses` of a tool that the answering side runs, as written.
+    pub max_uses: Option<Raw<'a>>,
+    /// `user_location` of a web search, as written.
+    pub user_location: Option<Raw<'a>>,
 }
 
 /// `tool_choice`.
@@ -337,6 +341,8 @@ impl<'a> Tool<'a> {
         let mut defer_loading = false;
         let mut allowed_domains = None;
         let mut blocked_domains = None;
+        let mut max_uses = None;
+        let mut user_location = None;
         reader.object(|reader, key| {
             match key {
                 "type" => kind = present(reader, Reader::string)?.map(|kind| kind.value()),
@@ -348,6 +354,8 @@ impl<'a> Tool<'a> {
                 }
                 "allowed_domains" => allowed_domains = present(reader, Reader::raw)?,
                 "blocked_domains" => blocked_domains = present(reader, Reader::raw)?,
+                "max_uses" => max_uses = present(reader, Reader::raw)?,
+                "user_location" => user_location = present(reader, Reader::raw)?,
                 _ => drop(reader.raw()?),
             }
             Ok(())
@@ -360,6 +368,8 @@ impl<'a> Tool<'a> {
             defer_loading,
             allowed_domains,
             blocked_domains,
+            max_uses,
+            user_location,
         })
     }
 }
