@@ -21,6 +21,7 @@ fn setup() -> Setup {
         model: "gpt-6.1-sol".to_owned(),
         origin: Origin::new("account", "gpt-6.1-sol"),
         names: Arc::new(ToolNames::default()),
+        search: None,
         input_tokens: 1000,
         bounds: None,
         answers_safeguards: false,

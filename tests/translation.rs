@@ -867,7 +867,7 @@ fn searches_of_the_past_are_told_as_text() {
                 {"type": "web_search_tool_result", "tool_use_id": "s", "content": [
                     {"type": "web_search_result", "title": "T", "url": "https://e.x", "encrypted_content": "x"}
                 ]},
-                {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "web_search_tool_result_error"}},
+                {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "web_search_tool_result_error", "error_code": "unavailable"}},
                 {"type": "text", "text": "a", "citations": []}
             ]},
             {"role": "user", "content": "u"}
@@ -890,11 +890,74 @@ fn searches_of_the_past_are_told_as_text() {
         [
             ("output_text", r#"[Called web_search with {"query":"q"}]"#),
             ("output_text", "[Search results]\n- T: https://e.x"),
-            ("output_text", "[Search results]"),
+            ("output_text", "[The search failed: unavailable]"),
             ("output_text", "a"),
         ]
     );
     assert_eq!(losses.len(), 3);
+}
+
+#[test]
+fn searches_that_upstream_made_are_its_own_again_where_the_lane_has_them() {
+    // [D39]
+    let history = json!([
+        {"role": "assistant", "content": [
+            {"type": "server_tool_use", "id": "srvtoolu_ws_1", "name": "web_search", "input": {"query": "a \"b\""}},
+            {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_ws_1", "content": [
+                {"type": "web_search_result", "title": "T", "url": "https://e.x", "encrypted_content": "", "page_age": null}
+            ]},
+            {"type": "server_tool_use", "id": "srvtoolu_ws_2", "name": "web_search", "input": {}},
+            {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_ws_2", "content": []},
+            {"type": "text", "text": "a", "citations": [
+                {"type": "web_search_result_location", "url": "https://e.x", "title": "T", "encrypted_index": "", "cited_text": ""}]}
+        ]},
+        {"role": "user", "content": "u"}
+    ]);
+    let (full, losses) = items(history.clone(), Lane::Full);
+    assert_eq!(
+        full[0],
+        json!({"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "a \"b\""}})
+    );
+    let texts = |item: &Value| -> Vec<String> {
+        let parts = item["content"].as_array().unwrap();
+        parts
+            .iter()
+            .map(|part| part["text"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let found = "[Search results]\n- T: https://e.x";
+    assert_eq!(
+        texts(&full[1]),
+        [
+            found,
+            "[Called web_search with {}]",
+            "[Search results]",
+            "a"
+        ]
+    );
+    let kinds: Vec<_> = losses.iter().map(|loss| loss.kind).collect();
+    assert_eq!(
+        kinds,
+        ["web_search_result", "server_tool_use", "web_search_result"]
+    );
+    // What has no place on the lite lane is words, and so is a call that stands in a result.
+    let (lite, _) = items(history, Lane::Lite);
+    assert_eq!(texts(&lite[0]).len(), 5);
+    let (inside, _) = items(
+        json!([
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "t", "name": "T", "input": {}},
+                {"type": "tool_result", "tool_use_id": "t", "content": [
+                    {"type": "server_tool_use", "id": "srvtoolu_ws_1", "name": "web_search", "input": {"query": "q"}}]}
+            ]},
+            {"role": "user", "content": "u"}
+        ]),
+        Lane::Full,
+    );
+    assert_eq!(
+        inside[1]["output"][0]["text"],
+        r#"[Called web_search with {"query":"q"}]"#
+    );
 }
 
 fn with_tools(tools: Value, more: Value) -> Value {

@@ -264,6 +264,7 @@ fn prepare(
         model: request.model.clone().into_owned(),
         origin: origin.clone(),
         names: Arc::new(translated.names),
+        search: translated.search,
         input_tokens: tokens,
         bounds: Bounds::of(request).map_err(refuse)?,
         answers_safeguards: request.safeguards,

@@ -10,6 +10,9 @@ use super::scenario::Kind;
 /// What stands before the folder in the client's environment section.
 const FOLDER_LABEL: &str = "Primary working directory: ";
 
+/// The type of the search that upstream runs; also what it is called here.
+const SEARCH: &str = "web_search";
+
 /// What the client says behind the result of a search for tools.
 const TOOL_LOADED: &str = "Tool loaded.";
 
@@ -60,7 +63,7 @@ impl Asked {
         }
         let (prompt_at, prompt) = last_prompt(input);
         Self {
-            kind: kind(body, input, &prompt, tools.is_empty()),
+            kind: kind(body, input, &prompt, &tools),
             model: text_of(&body["model"]),
             conversation: text_of(&body["prompt_cache_key"]),
             folder: folder(body, input),
@@ -99,6 +102,11 @@ fn collect_tools(list: &Value, tools: &mut Vec<Tool>) {
                 });
             }
             Some("namespace") => collect_tools(&tool["tools"], tools),
+            Some(SEARCH) => tools.push(Tool {
+                name: SEARCH.to_owned(),
+                parameters: Vec::new(),
+                required: Vec::new(),
+            }),
             _ => {}
         }
     }
@@ -189,7 +197,11 @@ fn folder(body: &Value, input: &[Value]) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn kind(body: &Value, input: &[Value], prompt: &str, is_toolless: bool) -> Kind {
+fn kind(body: &Value, input: &[Value], prompt: &str, tools: &[Tool]) -> Kind {
+    let is_toolless = tools.is_empty();
+    if !is_toolless && tools.iter().all(|tool| tool.name == SEARCH) {
+        return Kind::Search;
+    }
     let format = &body["text"]["format"];
     if format["type"] == "json_schema" && format["schema"]["properties"]["title"].is_object() {
         return Kind::Title;
@@ -301,6 +313,10 @@ mod tests {
             (
                 Kind::Main,
                 json!({"tools": tools, "input": [user(&["<transcript>"])]}),
+            ),
+            (
+                Kind::Search,
+                json!({"tools": [{"type": "web_search"}], "input": [user(&["x"])]}),
             ),
             (Kind::Side, json!({})),
         ] {

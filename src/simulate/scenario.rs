@@ -162,6 +162,8 @@ pub enum Kind {
     Classifier,
     /// A summary that replaces the conversation.
     Compaction,
+    /// A search of the web: there is no other tool.
+    Search,
     /// Anything else that offers no tools.
     Side,
 }
@@ -176,6 +178,10 @@ pub enum Action {
     Text(Text),
     /// A function call; several in a row are parallel ones.
     Call(Call),
+    /// A search of the web, run by upstream. The next text cites what it finds.
+    Search(Search),
+    /// A page, opened by upstream.
+    Open(String),
     /// Milliseconds without a byte.
     Wait(u64),
     /// Ends with `response.failed` and this `error`.
@@ -220,6 +226,33 @@ pub struct Call {
     /// Its id, where a test wants a certain one; else one is made.
     #[serde(default)]
     pub call_id: Option<String>,
+}
+
+/// A search of the web.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// What is looked for.
+    pub query: String,
+    /// What is found.
+    #[serde(default)]
+    pub results: Vec<Found>,
+    /// Whether the call itself tells the addresses of what it found, too.
+    #[serde(default)]
+    pub sources: bool,
+    /// Whether it fails.
+    #[serde(default)]
+    pub failed: bool,
+}
+
+/// A page that a search finds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// Its title.
+    pub title: String,
+    /// Its address.
+    pub url: String,
 }
 
 /// Why there is no scenario.

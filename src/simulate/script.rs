@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::asked::Asked;
-use super::scenario::{Action, Call, Pacing, Reply, Scenario, Step, Text, Told, When, Window};
+use super::asked::{Asked, Tool};
+use super::scenario::{
+    Action, Call, Found, Pacing, Reply, Scenario, Search, Step, Text, Told, When, Window,
+};
 use super::seal;
 use super::template::{Sources, TemplateError, fill, fill_times, fill_value, seconds};
 use crate::time::UnixSeconds;
@@ -70,6 +72,17 @@ pub enum Piece {
         id: String,
         /// Its text.
         text: String,
+        /// The pages that it cites.
+        cited: Vec<Found>,
+    },
+    /// A search of the web, or a page that is opened.
+    Search {
+        /// `ws_…`.
+        id: String,
+        /// What is done.
+        action: Value,
+        /// Whether it fails.
+        failed: bool,
     },
     /// A function call.
     Call {
@@ -284,8 +297,16 @@ struct Filling<'a> {
 impl Filling<'_> {
     fn stream(&self) -> Result<Form, Complaint> {
         let mut pieces = Vec::with_capacity(self.step.answer.len() + 1);
+        let mut found = Vec::new();
         for action in &self.step.answer {
-            let piece = self.piece(action, pieces.len())?;
+            let mut piece = self.piece(action, pieces.len())?;
+            match (&mut piece, action) {
+                (_, Action::Search(search)) if !search.failed => {
+                    found.extend(search.results.iter().cloned());
+                }
+                (Piece::Text { cited, .. }, _) => *cited = std::mem::take(&mut found),
+                _ => {}
+            }
             let is_end = matches!(piece, Piece::Ending(_));
             pieces.push(piece);
             if is_end {
@@ -323,8 +344,18 @@ impl Filling<'_> {
                         .map(|n| self.fill(text, n))
                         .collect::<Result<_, _>>()?,
                 },
+                cited: Vec::new(),
             },
             Action::Call(call) => self.call(call, at)?,
+            Action::Search(search) => self.search(search, at)?,
+            Action::Open(url) => {
+                self.offered("web_search")?;
+                Piece::Search {
+                    id: self.id("ws", at),
+                    action: json!({"type": "open_page", "url": url}),
+                    failed: false,
+                }
+            }
             Action::Wait(milliseconds) => Piece::Wait(Duration::from_millis(*milliseconds)),
             Action::Event(event) => Piece::Event(event.clone()),
             Action::Raw(bytes) => Piece::Raw(bytes.clone()),
@@ -336,15 +367,33 @@ impl Filling<'_> {
         })
     }
 
+    fn offered(&self, name: &str) -> Result<&Tool, Complaint> {
+        self.asked.tool(name).ok_or_else(|| Complaint::NoTool {
+            scenario: self.scenario.name.clone(),
+            step: self.step.name.clone(),
+            tool: name.to_owned(),
+        })
+    }
+
+    fn search(&self, search: &Search, at: usize) -> Result<Piece, Complaint> {
+        self.offered("web_search")?;
+        let query = self.fill(&search.query, 1)?;
+        let mut action = json!({"type": "search", "query": query, "queries": [query]});
+        if search.sources {
+            let sources = search.results.iter();
+            action["sources"] = sources
+                .map(|found| json!({"type": "url", "url": found.url}))
+                .collect();
+        }
+        Ok(Piece::Search {
+            id: self.id("ws", at),
+            action,
+            failed: search.failed,
+        })
+    }
+
     fn call(&self, call: &Call, at: usize) -> Result<Piece, Complaint> {
-        let tool = self
-            .asked
-            .tool(&call.name)
-            .ok_or_else(|| Complaint::NoTool {
-                scenario: self.scenario.name.clone(),
-                step: self.step.name.clone(),
-                tool: call.name.clone(),
-            })?;
+        let tool = self.offered(&call.name)?;
         let unknown = call
             .arguments
             .keys()
@@ -415,7 +464,6 @@ impl Filling<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::asked::Tool;
     use crate::simulate::scenario::Kind;
 
     const NOW: UnixSeconds = UnixSeconds(1000);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::scenario::Pacing;
+use super::scenario::{Found, Pacing};
 use super::script::{Ending, Piece};
 use super::usage::{Tokens, count};
 use crate::time::UnixSeconds;
@@ -80,7 +80,8 @@ impl Writer<'_> {
                 parts,
                 encrypted,
             } => self.reasoning(id, parts, encrypted),
-            Piece::Text { id, text } => self.text(id, text),
+            Piece::Text { id, text, cited } => self.text(id, text, cited),
+            Piece::Search { id, action, failed } => self.search(id, action, *failed),
             Piece::Call {
                 id,
                 call_id,
@@ -122,29 +123,55 @@ impl Writer<'_> {
         self.done(item(summary, json!(encrypted)));
     }
 
-    fn text(&mut self, id: &str, text: &str) {
+    /// A search tells nothing of its pages but, where asked to, their addresses.
+    fn search(&mut self, id: &str, action: &Value, failed: bool) {
+        self.added(json!({"type": "web_search_call", "id": id, "status": "in_progress"}));
+        let at = self.index;
+        for kind in ["in_progress", "searching", "completed"] {
+            self.event(
+                json!({"type": format!("response.web_search_call.{kind}"), "item_id": id,
+                "output_index": at}),
+            );
+            self.wait(self.pacing.delta_ms);
+        }
+        let status = if failed { "failed" } else { "completed" };
+        self.done(json!({"type": "web_search_call", "id": id, "status": status, "action": action}));
+    }
+
+    fn text(&mut self, id: &str, text: &str, cited: &[Found]) {
         let item = |status: &str, content: Vec<Value>| {
             json!({"type": "message", "id": id, "status": status, "role": "assistant",
                 "content": content})
         };
-        let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
+        let annotations: Vec<Value> = cited.iter().map(|page| annotation(text, page)).collect();
+        let part = |text: &str, annotations: &[Value]| json!({"type": "output_text", "text": text, "annotations": annotations, "logprobs": []});
         self.added(item("in_progress", Vec::new()));
         let at = self.index;
         let event = |kind: &str, name: &str, value: Value| {
             json!({"type": format!("response.{kind}"), "item_id": id, "output_index": at,
                 "content_index": 0, name: value})
         };
-        self.event(event("content_part.added", "part", part("")));
+        self.event(event("content_part.added", "part", part("", &[])));
         for delta in deltas(text, self.pacing.delta_chars) {
             self.wait(self.pacing.delta_ms);
             let mut event = event("output_text.delta", "delta", json!(delta));
             event["logprobs"] = json!([]);
             self.event(event);
         }
+        for (number, annotation) in annotations.iter().enumerate() {
+            let mut event = event(
+                "output_text.annotation.added",
+                "annotation",
+                annotation.clone(),
+            );
+            event["annotation_index"] = json!(number);
+            self.event(event);
+        }
         self.event(event("output_text.done", "text", json!(text)));
-        self.event(event("content_part.done", "part", part(text)));
+        let whole = part(text, &annotations);
+        self.event(event("content_part.done", "part", whole.clone()));
         self.tokens.output += count(text);
-        self.done(item("completed", vec![part(text)]));
+        self.done(item("completed", vec![whole]));
     }
 
     fn call(&mut self, id: &str, call_id: &str, name: &str, arguments: &str) {
@@ -243,6 +270,16 @@ impl Writer<'_> {
     }
 }
 
+/// The citation of `page` in `text`: where its address stands, or else all of it. Counted in characters.
+fn annotation(text: &str, page: &Found) -> Value {
+    let characters = |bytes: usize| text[..bytes].chars().count();
+    let (start, end) = match text.find(&page.url) {
+        Some(at) => (characters(at), characters(at + page.url.len())),
+        None => (0, characters(text.len())),
+    };
+    json!({"type": "url_citation", "start_index": start, "end_index": end, "title": page.title, "url": page.url})
+}
+
 /// Cuts `text` into deltas of `size` characters; zero leaves it whole.
 fn deltas(text: &str, size: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -319,6 +356,7 @@ mod tests {
             Piece::Text {
                 id: "msg_1".to_owned(),
                 text: "Größe ändern".to_owned(),
+                cited: Vec::new(),
             },
             Piece::Call {
                 id: "fc_1".to_owned(),

@@ -9,7 +9,7 @@ use crate::translate::items::{Items, Open};
 use crate::translate::loss::Loss;
 use crate::translate::{media, writer};
 use crate::wire::blocks::{Block, Content, Source};
-use crate::wire::json::{Kind, Raw, Text};
+use crate::wire::json::Text;
 use crate::wire::messages::Role;
 
 impl<'a> Items<'_, 'a> {
@@ -25,20 +25,7 @@ impl<'a> Items<'_, 'a> {
                 let name = self.upstream_name(*name);
                 self.noted("Loaded tool: ", &name, "");
             }
-            Block::ServerToolUse(call) => {
-                self.lose(Loss::approximated("server_tool_use"));
-                self.begin_text();
-                writer::json(self.out, "[Called ");
-                writer::inner(self.out, call.name);
-                if let Some(input) = call.input {
-                    writer::json(self.out, " with ");
-                    let mut quoted = Vec::new();
-                    writer::raw_as_string(&mut quoted, input);
-                    self.out.extend_from_slice(&quoted[1..quoted.len() - 1]);
-                }
-                writer::json(self.out, "]");
-                self.end_text();
-            }
+            Block::ServerToolUse(call) => self.server_call(call),
             Block::WebSearchResult(content) => self.search_results(*content),
             Block::Other(kind) => {
                 self.lose(Loss::marked("unknown_block"));
@@ -149,41 +136,6 @@ impl<'a> Items<'_, 'a> {
                 Lane::Lite => "}",
             },
         );
-    }
-
-    /// Writes what a search by the answering side found, as a list of titles and addresses.
-    fn search_results(&mut self, content: Raw<'a>) {
-        self.lose(Loss::approximated("web_search_result"));
-        self.begin_text();
-        writer::json(self.out, "[Search results]");
-        if content.kind() == Kind::List {
-            // Read once before, so nothing here can fail.
-            let _ = content.reader().list(|reader| {
-                let (mut title, mut url) = (None, None);
-                let entry = reader.raw()?;
-                if entry.kind() == Kind::Object {
-                    entry.reader().object(|reader, key| {
-                        let value = reader.raw()?.as_text();
-                        match key {
-                            "title" => title = value,
-                            "url" => url = value,
-                            _ => {}
-                        }
-                        Ok(())
-                    })?;
-                }
-                if let Some(url) = url {
-                    writer::json(self.out, r"\n- ");
-                    if let Some(title) = title {
-                        writer::inner(self.out, title);
-                        writer::json(self.out, ": ");
-                    }
-                    writer::inner(self.out, url);
-                }
-                Ok(())
-            });
-        }
-        self.end_text();
     }
 
     pub(super) fn mark(&mut self, kind: &'static str, words: &str) {

@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 
 use crate::translate::cut::Cut;
+use crate::translate::hits::{self, Found};
 use crate::translate::reasoning::Seal;
 use crate::translate::records::{self, Block, Blocks};
 use crate::translate::stream::Setup;
 use crate::wire::responses::{Item, ItemKind};
+use crate::wire::searches::{self, Page};
 
 /// Which text of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(super) enum Told<'a> {
     Piece(Part, Cow<'a, str>),
     /// All of a part.
     Whole(Part, Cow<'a, str>),
+    /// A page that a part cites.
+    Cite(Part, Page),
     /// The whole item, as JSON.
     Done(Cow<'a, str>),
 }
@@ -55,14 +59,18 @@ pub(super) enum Told<'a> {
 impl Told<'_> {
     /// Bytes that it takes to hold this.
     pub(super) fn size(&self) -> usize {
-        let (Self::Piece(_, text) | Self::Whole(_, text) | Self::Done(text)) = self;
-        size_of::<Self>() + text.len()
+        size_of::<Self>()
+            + match self {
+                Self::Piece(_, text) | Self::Whole(_, text) | Self::Done(text) => text.len(),
+                Self::Cite(_, page) => page.url.len() + page.title.as_ref().map_or(0, String::len),
+            }
     }
 
     fn into_owned(self) -> Told<'static> {
         match self {
             Self::Piece(part, text) => Told::Piece(part, Cow::Owned(text.into_owned())),
             Self::Whole(part, text) => Told::Whole(part, Cow::Owned(text.into_owned())),
+            Self::Cite(part, page) => Told::Cite(part, page),
             Self::Done(item) => Told::Done(Cow::Owned(item.into_owned())),
         }
     }
@@ -92,7 +100,7 @@ impl Pen<'_> {
         }
     }
 
-    fn open(&mut self, block: Block<'_>) {
+    pub(super) fn open(&mut self, block: Block<'_>) {
         self.start();
         if self.cut.is_some() {
             self.end_text();
@@ -164,13 +172,21 @@ impl Pen<'_> {
         self.blocks.is_open() || self.cut.as_ref().is_some_and(|cut| cut.is_block_due)
     }
 
-    fn close(&mut self) {
+    /// Ends the open block, if one is open.
+    pub(super) fn close(&mut self) {
         self.end_text();
         self.blocks.close(self.out);
     }
 
-    fn delta(&mut self, literal: &str) {
+    pub(super) fn delta(&mut self, literal: &str) {
         self.blocks.delta(literal, self.out);
+    }
+
+    /// Writes a block that comes as a whole.
+    pub(super) fn whole(&mut self, content: &str) {
+        self.start();
+        self.end_text();
+        self.blocks.whole(content, self.out);
     }
 }
 
@@ -196,6 +212,10 @@ pub(super) struct Draft {
     /// Bytes of whitespace at the end of the arguments so far.
     pub(super) blank_run: usize,
     has_arguments: bool,
+    /// What a search found; told when it is done.
+    pub(super) found: Option<Box<Found>>,
+    /// Addresses that were cited in the block at hand.
+    cited: Vec<String>,
 }
 
 impl Draft {
@@ -213,6 +233,8 @@ impl Draft {
             is_finished: false,
             blank_run: 0,
             has_arguments: false,
+            found: None,
+            cited: Vec::new(),
         }
     }
 
@@ -260,6 +282,14 @@ impl Draft {
         !self.held.is_empty()
     }
 
+    /// Writes what is known of a search whose turn has come.
+    pub(super) fn search(&mut self, pen: &mut Pen<'_>) {
+        let id = self.id.as_deref().unwrap_or_default();
+        if let Some(found) = &mut self.found {
+            self.is_finished |= found.write(id, pen);
+        }
+    }
+
     /// Writes what was held.
     pub(super) fn release(&mut self, pen: &mut Pen<'_>) {
         for told in std::mem::take(&mut self.held) {
@@ -275,9 +305,10 @@ impl Draft {
         match told {
             Told::Piece(part, text) => self.piece(*part, text, pen),
             Told::Whole(part, text) => self.whole(*part, text, pen),
-            Told::Done(item) => {
-                if let Some(item) = Item::parse(item) {
-                    self.item(&item, pen);
+            Told::Cite(part, page) => self.cite(*part, page, pen),
+            Told::Done(json) => {
+                if let Some(item) = Item::parse(json) {
+                    self.item(&item, json, pen);
                 }
                 self.finish(pen);
             }
@@ -312,7 +343,10 @@ impl Draft {
         match part.0 {
             // Each part of a message is a block of its own.
             Channel::Text if self.current == Some(part) && pen.has_text_block() => {}
-            Channel::Text => pen.open(Block::Text),
+            Channel::Text => {
+                self.cited.clear();
+                pen.open(Block::Text);
+            }
             // All of an item's reasoning is one block, for it has one signature.
             Channel::Summary | Channel::Thought if !is_open => {
                 pen.open(Block::Thinking);
@@ -367,9 +401,47 @@ impl Draft {
         }
     }
 
-    fn item(&mut self, item: &Item<'_>, pen: &mut Pen<'_>) {
+    /// Writes the citation of `page`, once, if its part is the one that is open.
+    fn cite(&mut self, part: Part, page: &Page, pen: &mut Pen<'_>) {
+        let Some(search) = &pen.setup.search else {
+            return;
+        };
+        let url = hits::clean(&page.url);
+        if !pen.blocks.is_open()
+            || self.current != Some(part)
+            || self.cited.iter().any(|known| known == url)
+        {
+            return;
+        }
+        if let Some(citation) = hits::citation(page, &search.domains) {
+            self.cited.push(url.to_owned());
+            pen.blocks.citation(&citation, pen.out);
+        }
+    }
+
+    /// Writes the texts of a message, each with what it cites.
+    fn message(&mut self, item: &Item<'_>, json: &str, pen: &mut Pen<'_>) {
+        if pen.setup.search.is_none() {
+            return self.parts(Channel::Text, &item.content(), pen);
+        }
+        let citations = searches::citations(json);
+        for (place, text) in item.content().iter().enumerate() {
+            let part = (Channel::Text, place as u64);
+            self.whole(part, text, pen);
+            let cited = citations.get(place).map_or(&[][..], Vec::as_slice);
+            if !cited.is_empty() {
+                // The text is whole, so nothing of it is held back any more.
+                pen.end_text();
+            }
+            for page in cited {
+                self.cite(part, page, pen);
+            }
+        }
+    }
+
+    fn item(&mut self, item: &Item<'_>, json: &str, pen: &mut Pen<'_>) {
         match self.kind {
-            ItemKind::Message => self.parts(Channel::Text, &item.content(), pen),
+            ItemKind::Message => self.message(item, json, pen),
             ItemKind::Reasoning => {
                 self.parts(Channel::Summary, &item.summary(), pen);
                 self.parts(Channel::Thought, &item.content(), pen);
@@ -388,6 +460,8 @@ impl Draft {
             }
             ItemKind::Call => self.parts(Channel::Arguments, item.arguments().as_slice(), pen),
             ItemKind::CustomCall => self.parts(Channel::Input, item.input().as_slice(), pen),
+            // Told by the machine, which knows of the other searches.
+            ItemKind::Search => {}
         }
     }
 
@@ -403,6 +477,7 @@ impl Draft {
 
     /// Ends the item: nothing more will be told of it.
     pub(super) fn finish(&mut self, pen: &mut Pen<'_>) {
+        self.search(pen);
         self.is_finished = true;
         match self.kind {
             ItemKind::Call => {
@@ -415,7 +490,7 @@ impl Draft {
                 self.open_call(pen);
                 pen.delta(r#"\"}"#);
             }
-            ItemKind::Message | ItemKind::Reasoning => {}
+            ItemKind::Message | ItemKind::Reasoning | ItemKind::Search => {}
         }
         pen.close();
         self.written = Vec::new();

@@ -29,7 +29,11 @@ pub struct Fold {
 /// A content block. Texts are still escaped.
 #[derive(Debug)]
 enum Collected {
-    Text(String),
+    Text {
+        text: String,
+        /// As JSON.
+        citations: Vec<String>,
+    },
     Thinking {
         text: String,
         signature: String,
@@ -39,12 +43,14 @@ enum Collected {
         head: String,
         input: String,
     },
+    /// A block that came as a whole, as JSON.
+    Whole(String),
 }
 
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow)]
-    content_block: Option<Started<'a>>,
+    content_block: Option<&'a RawValue>,
     #[serde(borrow)]
     delta: Option<Piece<'a>>,
     #[serde(borrow)]
@@ -71,6 +77,8 @@ struct Piece<'a> {
     signature: Option<&'a RawValue>,
     #[serde(borrow)]
     partial_json: Option<&'a RawValue>,
+    #[serde(borrow)]
+    citation: Option<&'a RawValue>,
     stop_reason: Option<&'a str>,
     #[serde(borrow)]
     stop_sequence: Option<&'a RawValue>,
@@ -163,8 +171,8 @@ impl Fold {
             let Ok(record) = serde_json::from_str::<Record<'_>>(frame.data) else {
                 continue;
             };
-            if let Some(started) = record.content_block {
-                self.blocks.push(Collected::new(&started));
+            if let Some(block) = record.content_block.and_then(Collected::new) {
+                self.blocks.push(block);
             }
             if let Some(usage) = record.usage {
                 self.usage = usage.get().to_owned();
@@ -184,22 +192,28 @@ impl Fold {
 }
 
 impl Collected {
-    fn new(started: &Started<'_>) -> Self {
-        match started.kind {
+    /// Takes a block as it begins.
+    fn new(block: &RawValue) -> Option<Self> {
+        let started: Started<'_> = serde_json::from_str(block.get()).ok()?;
+        Some(match started.kind {
             "thinking" => Self::Thinking {
                 text: String::new(),
                 signature: String::new(),
             },
-            "tool_use" => Self::Tool {
+            kind @ ("tool_use" | "server_tool_use") => Self::Tool {
                 head: format!(
-                    r#""type":"tool_use","id":{},"name":{}"#,
+                    r#""type":"{kind}","id":{},"name":{}"#,
                     started.id.map_or("null", RawValue::get),
                     started.name.map_or("null", RawValue::get)
                 ),
                 input: String::new(),
             },
-            _ => Self::Text(String::new()),
-        }
+            "web_search_tool_result" => Self::Whole(block.get().to_owned()),
+            _ => Self::Text {
+                text: String::new(),
+                citations: Vec::new(),
+            },
+        })
     }
 
     fn add(&mut self, piece: &Piece<'_>) {
@@ -209,18 +223,29 @@ impl Collected {
             }
         };
         match self {
-            Self::Text(text) => push(text, piece.text),
+            Self::Text { text, citations } => {
+                push(text, piece.text);
+                citations.extend(piece.citation.map(|citation| citation.get().to_owned()));
+            }
             Self::Thinking { text, signature } => {
                 push(text, piece.thinking);
                 push(signature, piece.signature);
             }
             Self::Tool { input, .. } => push(input, piece.partial_json),
+            Self::Whole(_) => {}
         }
     }
 
     fn into_json(self) -> String {
         match self {
-            Self::Text(text) => format!(r#"{{"type":"text","text":"{text}"}}"#),
+            Self::Text { text, citations } if citations.is_empty() => {
+                format!(r#"{{"type":"text","text":"{text}"}}"#)
+            }
+            Self::Text { text, citations } => format!(
+                r#"{{"type":"text","text":"{text}","citations":[{}]}}"#,
+                citations.join(",")
+            ),
+            Self::Whole(json) => json,
             Self::Thinking { text, signature } => {
                 format!(r#"{{"type":"thinking","thinking":"{text}","signature":"{signature}"}}"#)
             }

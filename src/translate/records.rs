@@ -33,7 +33,15 @@ impl StopReason {
 pub(super) enum Block<'a> {
     Text,
     Thinking,
-    Tool { id: &'a str, name: &'a str },
+    Tool {
+        id: &'a str,
+        name: &'a str,
+    },
+    /// A search that upstream ran.
+    Search {
+        id: &'a str,
+        name: &'a str,
+    },
 }
 
 /// The content blocks of one answer.
@@ -100,6 +108,14 @@ impl Blocks {
                     r#""input_json_delta","partial_json":""#,
                 )
             }
+            Block::Search { id, name } => (
+                format!(
+                    r#"{{"type":"server_tool_use","id":{},"name":{},"input":{{}}}}"#,
+                    quoted(id),
+                    quoted(name)
+                ),
+                r#""input_json_delta","partial_json":""#,
+            ),
         };
         sse::encode(
             "content_block_start",
@@ -141,6 +157,35 @@ impl Blocks {
         sse::encode("content_block_delta", data.as_bytes(), out);
     }
 
+    /// Writes a citation in the open text block.
+    pub(super) fn citation(&self, citation: &str, out: &mut Vec<u8>) {
+        if self.is_shut {
+            return;
+        }
+        debug_assert!(self.is_open);
+        let data = format!(
+            r#"{{"type":"content_block_delta","index":{},"delta":{{"type":"citations_delta","citation":{citation}}}}}"#,
+            self.begun - 1
+        );
+        sse::encode("content_block_delta", data.as_bytes(), out);
+    }
+
+    /// Writes a block that comes as a whole; ends the open one first.
+    pub(super) fn whole(&mut self, content: &str, out: &mut Vec<u8>) {
+        if self.is_shut {
+            return;
+        }
+        self.close(out);
+        let index = self.begun;
+        self.begun += 1;
+        self.is_open = true;
+        let data = format!(
+            r#"{{"type":"content_block_start","index":{index},"content_block":{content}}}"#
+        );
+        sse::encode("content_block_start", data.as_bytes(), out);
+        self.close(out);
+    }
+
     /// Ends the open block, if one is open.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.is_open) {
@@ -172,21 +217,27 @@ const UNSUPPORTED: &str =
 ///
 /// In Anthropic's terms the input does not include what was read from the cache. Without usage
 /// from upstream the estimate of `message_start` stands: the client keeps what is not told again.
+///
+/// `searches` is how often upstream searched, where it was asked to.
 pub(super) fn message_end(
     stop: StopReason,
     sequence: Option<&str>,
     has_safeguards: bool,
     usage: Option<Usage>,
+    searches: Option<u64>,
     out: &mut Vec<u8>,
 ) {
+    let searches = searches.map_or_else(String::new, |searches| {
+        format!(r#","server_tool_use":{{"web_search_requests":{searches}}}"#)
+    });
     let usage = match usage {
         Some(usage) => format!(
-            r#"{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":{},"output_tokens":{}}}"#,
+            r#"{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":{},"output_tokens":{}{searches}}}"#,
             usage.input_tokens.saturating_sub(usage.cached_tokens),
             usage.cached_tokens,
             usage.output_tokens
         ),
-        None => r#"{"output_tokens":0}"#.to_owned(),
+        None => format!(r#"{{"output_tokens":0{searches}}}"#),
     };
     let data = format!(
         r#"{{"type":"message_delta","delta":{{"stop_reason":"{}","stop_sequence":{}{}}},"usage":{usage}}}"#,

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use crate::sse::Frame;
 use crate::translate::cut::{Bounds, Cut};
 use crate::translate::draft::{self, Channel, Draft, Pen, Told};
+use crate::translate::hits::Searches;
 use crate::translate::names::ToolNames;
 use crate::translate::reasoning::Origin;
 use crate::translate::records::{self, Blocks, StopReason};
+use crate::translate::search::Search;
 use crate::wire::envelope::ErrorKind;
 use crate::wire::responses::{
     self, Delta, Item, ItemEvent, ItemKind, Kind, StreamFailure, Terminal, Usage, Whole,
 };
+use crate::wire::searches::{self, Call, Cited};
 
 /// The `code` of the failure reported for an answer that ended well but empty. Nothing was
 /// written for it, so the caller may ask again, or settle for it with [`Machine::end_empty`].
@@ -57,6 +60,8 @@ pub struct Setup {
     pub origin: Origin,
     /// Tool names to map back.
     pub names: Arc<ToolNames>,
+    /// What searches by upstream may do; none were asked for if `None`.
+    pub search: Option<Arc<Search>>,
     /// Estimated input tokens for `message_start`; zero when unknown.
     pub input_tokens: u64,
     /// Where the answer has to stop although upstream would go on.
@@ -105,6 +110,7 @@ pub struct Machine {
     usage: Option<Usage>,
     is_estimate: bool,
     cut: Option<Box<Cut>>,
+    searches: Searches,
 }
 
 impl Machine {
@@ -125,6 +131,7 @@ impl Machine {
             told: 0,
             usage: None,
             is_estimate: false,
+            searches: Searches::default(),
         }
     }
 
@@ -260,6 +267,7 @@ impl Machine {
             Kind::ThoughtDone => self.whole(Channel::Thought, data, out),
             Kind::ArgumentsDone => self.whole(Channel::Arguments, data, out),
             Kind::InputDone => self.whole(Channel::Input, data, out),
+            Kind::Annotation => self.annotation(data, out),
             kind @ (Kind::ItemAdded | Kind::ItemDone) => {
                 let Ok(event) = serde_json::from_str::<ItemEvent<'_>>(data) else {
                     return Ok(Step::Continue);
@@ -328,6 +336,9 @@ impl Machine {
         let Some(kind) = item.kind() else {
             return Ok(Step::Continue);
         };
+        if kind == ItemKind::Search && self.setup.search.is_none() {
+            return Ok(Step::Continue);
+        }
         let at = self.place(kind, index, item.id().as_deref())?;
         if self.drafts[at].is_done {
             return Ok(Step::Continue);
@@ -338,6 +349,15 @@ impl Machine {
             self.go_on(out);
             return Ok(Step::Continue);
         }
+        match kind {
+            ItemKind::Search => return self.search(at, json, out),
+            ItemKind::Message if self.setup.search.is_some() => {
+                for page in searches::citations(json).into_iter().flatten() {
+                    self.searches.cite(page);
+                }
+            }
+            _ => {}
+        }
         let message_id = &self.setup.message_id;
         self.drafts[at].assume_call_id(|| format!("call_{message_id}_{at}"));
         if !self.drafts[at].is_ready() {
@@ -345,7 +365,62 @@ impl Machine {
         }
         let step = self.tell(at, Told::Done(json.into()), out)?;
         self.drafts[at].is_done = true;
+        if kind == ItemKind::Message && self.searches.has_cited() {
+            self.settle(out);
+        }
         Ok(step)
+    }
+
+    /// Takes a citation, which may come long before the text that it stands in is whole.
+    fn annotation(&mut self, data: &str, out: &mut Vec<u8>) -> Outcome {
+        if self.setup.search.is_none() {
+            return Ok(Step::Continue);
+        }
+        let Some(cited) = Cited::parse(data) else {
+            return Ok(Step::Continue);
+        };
+        self.has_begun = true;
+        self.searches.cite(cited.page.clone());
+        let kind = ItemKind::Message;
+        let at = self.place(kind, cited.output_index, cited.item_id.as_deref())?;
+        self.tell(at, Told::Cite((Channel::Text, cited.part), cited.page), out)
+    }
+
+    /// Takes a search that is done.
+    fn search(&mut self, at: usize, json: &str, out: &mut Vec<u8>) -> Outcome {
+        let Some(rules) = self.setup.search.clone() else {
+            return Ok(Step::Continue);
+        };
+        self.told += json.len();
+        if self.told > ANSWER_LIMIT {
+            return Err(failure(TOO_LONG));
+        }
+        let last = self.drafts[..at]
+            .iter_mut()
+            .rev()
+            .filter_map(|draft| draft.found.as_deref_mut())
+            .find(|found| !found.is_settled);
+        let found = self.searches.take(Call::parse(json), &rules, last);
+        let draft = &mut self.drafts[at];
+        draft.is_done = true;
+        draft.is_finished = found.is_none();
+        draft.found = found.map(Box::new);
+        self.go_on(out);
+        Ok(Step::Continue)
+    }
+
+    /// Writes the results of the searches that are done, and what has waited for them.
+    fn settle(&mut self, out: &mut Vec<u8>) {
+        let Some(rules) = &self.setup.search else {
+            return;
+        };
+        let waiting = self
+            .drafts
+            .iter_mut()
+            .filter_map(|draft| draft.found.as_deref_mut())
+            .filter(|found| !found.is_settled);
+        self.searches.settle(waiting, &rules.domains);
+        self.go_on(out);
     }
 
     /// Finds the draft that an event is about, or begins one.
@@ -424,6 +499,10 @@ impl Machine {
                 let (draft, mut pen) = self.draft(at, out);
                 draft.release(&mut pen);
             }
+            if self.drafts[at].found.is_some() {
+                let (draft, mut pen) = self.draft(at, out);
+                draft.search(&mut pen);
+            }
             if !self.drafts[at].is_finished {
                 return;
             }
@@ -470,6 +549,7 @@ impl Machine {
             }
         }
         self.take_output(terminal, out)?;
+        self.settle(out);
         while let Some(at) = self.live.or_else(|| self.next_draft()) {
             self.live = Some(at);
             if self.drafts[at].is_ready() {
@@ -536,7 +616,8 @@ impl Machine {
             StopReason::EndTurn | StopReason::ToolUse | StopReason::MaxTokens => None,
         };
         let safeguards = self.setup.answers_safeguards;
-        records::message_end(stop, sequence, safeguards, self.usage, out);
+        let searches = self.setup.search.as_ref().map(|_| self.searches.answered);
+        records::message_end(stop, sequence, safeguards, self.usage, searches, out);
         self.phase = Phase::Ended;
     }
 }

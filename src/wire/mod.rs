@@ -10,3 +10,4 @@ pub mod messages;
 pub mod newest;
 pub mod responses;
 mod scan;
+pub mod searches;

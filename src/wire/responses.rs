@@ -32,6 +32,8 @@ pub enum Kind {
     ArgumentsDone,
     /// `response.custom_tool_call_input.done` ([`Whole`]).
     InputDone,
+    /// `response.output_text.annotation.added` ([`Cited`](super::searches::Cited)).
+    Annotation,
     /// `response.output_item.added` ([`ItemEvent`]).
     ItemAdded,
     /// `response.output_item.done` ([`ItemEvent`]); the item outranks its deltas.
@@ -63,6 +65,7 @@ impl Kind {
             "response.output_item.added" => Self::ItemAdded,
             "response.output_item.done" => Self::ItemDone,
             "response.output_text.done" | "response.refusal.done" => Self::TextDone,
+            "response.output_text.annotation.added" => Self::Annotation,
             "response.reasoning_summary_text.done" => Self::SummaryDone,
             "response.reasoning_text.done" => Self::ThoughtDone,
             "response.function_call_arguments.done" => Self::ArgumentsDone,
@@ -233,6 +236,8 @@ pub enum ItemKind {
     Call,
     /// `custom_tool_call`: the input is free text.
     CustomCall,
+    /// `web_search_call` ([`Call`](super::searches::Call)).
+    Search,
 }
 
 #[derive(Deserialize)]
@@ -256,6 +261,7 @@ impl<'a> Item<'a> {
             "reasoning" => Some(ItemKind::Reasoning),
             "function_call" => Some(ItemKind::Call),
             "custom_tool_call" => Some(ItemKind::CustomCall),
+            "web_search_call" => Some(ItemKind::Search),
             _ => None,
         }
     }

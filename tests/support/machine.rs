@@ -15,6 +15,7 @@ use ccx::sse::{Decoder, Frame};
 use ccx::translate::fold::Fold;
 use ccx::translate::names::ToolNames;
 use ccx::translate::reasoning::Origin;
+use ccx::translate::search::Search;
 use ccx::translate::stream::{Machine, Setup, Step};
 use ccx::wire::envelope::ErrorKind;
 use ccx::wire::responses::{StreamFailure, Usage};
@@ -33,6 +34,7 @@ pub fn setup() -> Setup {
             model: "gpt-6".to_owned(),
         },
         names: Arc::new(names),
+        search: None,
         input_tokens: 42,
         bounds: None,
         answers_safeguards: false,
@@ -46,6 +48,14 @@ pub struct Run {
     pub output: String,
     pub step: Step,
     pub usage: Option<Usage>,
+}
+
+/// As [`setup`], of a request that asks for searches.
+pub fn searching(search: Search) -> Setup {
+    Setup {
+        search: Some(Arc::new(search)),
+        ..setup()
+    }
 }
 
 pub fn run(chunks: &[&[u8]]) -> Run {
@@ -130,9 +140,13 @@ pub fn fixtures() -> BTreeMap<String, Vec<u8>> {
 }
 
 pub fn fold(stream: &[u8]) -> (Fold, Step) {
+    fold_with(setup(), stream)
+}
+
+pub fn fold_with(setup: Setup, stream: &[u8]) -> (Fold, Step) {
     let mut decoder = Decoder::default();
     decoder.feed(stream).unwrap();
-    let mut fold = Fold::new(setup());
+    let mut fold = Fold::new(setup);
     while let Some(frame) = decoder.next_frame() {
         let step = fold.feed(frame);
         if step != Step::Continue {
@@ -208,10 +222,14 @@ pub fn completed() -> Value {
 
 /// The message that the events make, streamed and folded.
 pub fn told(events: &[Value]) -> Message {
+    told_with(&setup(), events)
+}
+
+pub fn told_with(setup: &Setup, events: &[Value]) -> Message {
     let stream = stream(events);
-    let run = run(&[stream.as_bytes()]);
+    let run = run_with(setup.clone(), &[stream.as_bytes()]);
     let message = check(&run.output);
-    let (fold, step) = fold(stream.as_bytes());
+    let (fold, step) = fold_with(setup.clone(), stream.as_bytes());
     assert_eq!(step, run.step);
     if step == Step::Finished {
         same_message(&fold.into_body(), &message);

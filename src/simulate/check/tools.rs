@@ -58,12 +58,40 @@ pub(super) fn check(
                     "user_location",
                 ];
                 only_keys(&at, tool, &known)?;
+                if let Some(filters) = tool.get("filters") {
+                    search_filters(&format!("{at}.filters"), filters)?;
+                }
                 offered.push("web_search".to_owned());
             }
             _ => {
                 let kind = tool.get("type").unwrap_or(&Value::Null);
                 return Err(wrong_value(format!("{at}.type"), kind, KINDS));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Lists of bare domains, at most 100 in each.
+fn search_filters(at: &str, filters: &Value) -> Result<(), Refusal> {
+    let filters = filters
+        .as_object()
+        .ok_or_else(|| wrong_type(at, "an object"))?;
+    only_keys(at, filters, &["allowed_domains", "blocked_domains"])?;
+    for (name, list) in filters {
+        let at = format!("{at}.{name}");
+        let list = list.as_array().ok_or_else(|| wrong_type(&at, "a list"))?;
+        let is_bare = |domain: &Value| {
+            domain
+                .as_str()
+                .is_some_and(|text| !text.is_empty() && !text.contains(['/', ':', '*', ' ']))
+        };
+        if list.len() > 100 || !list.iter().all(is_bare) {
+            return Err(Refusal::invalid(
+                "invalid_value",
+                &at,
+                format!("Invalid '{at}': expected at most 100 domains without a scheme."),
+            ));
         }
     }
     Ok(())
