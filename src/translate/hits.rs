@@ -66,6 +66,8 @@ pub(super) struct Searches {
     pub(super) answered: u64,
     /// Pages that texts have cited since searches were settled last.
     cited: Vec<Page>,
+    /// Pages that only searches beyond the limit have told.
+    beyond: Vec<Page>,
 }
 
 impl Searches {
@@ -80,10 +82,11 @@ impl Searches {
         let (query, pages) = match (call.action, last) {
             // A page that is opened was found before; whatever failed is no page.
             (Action::Visit(page), Some(last)) => {
-                if let Outcome::Pages(pages) = &mut last.outcome
-                    && let Some(page) = page.filter(|_| !call.is_failed)
-                {
-                    add(pages, page, &rules.domains);
+                if let Some(page) = page.filter(|_| !call.is_failed) {
+                    match &mut last.outcome {
+                        Outcome::Pages(pages) => add(pages, page, &rules.domains),
+                        Outcome::Failed(_) => add(&mut self.beyond, page, &rules.domains),
+                    }
                 }
                 return None;
             }
@@ -96,6 +99,9 @@ impl Searches {
         };
         self.begun += 1;
         let outcome = if rules.max_uses.is_some_and(|most| self.begun > most) {
+            for page in pages {
+                add(&mut self.beyond, page, &rules.domains);
+            }
             Outcome::Failed(ONE_TOO_MANY)
         } else if call.is_failed {
             Outcome::Failed(FAILED)
@@ -148,7 +154,7 @@ impl Searches {
                     }
                 }
             }
-            if !is_told {
+            if !is_told && self.beyond.iter().all(|other| clean(&other.url) != url) {
                 untold.push(page);
             }
         }
@@ -364,7 +370,14 @@ mod tests {
             .unwrap();
         let told = vec![page("https://c.example", "")];
         let mut third = searches.take(search("c", told), &rules, None).unwrap();
-        searches.cite(page("https://d.example", "D"));
+        searches.take(visit("https://e.example"), &rules, Some(&mut third));
+        for url in [
+            "https://c.example",
+            "https://d.example",
+            "https://e.example",
+        ] {
+            searches.cite(page(url, "D"));
+        }
         searches.settle(
             [&mut first, &mut second, &mut third].into_iter(),
             &rules.domains,

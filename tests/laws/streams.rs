@@ -1,6 +1,7 @@
 //! Whatever upstream says, in whatever order, cut anywhere and said twice: what comes out is a legal Messages stream.
 
 use ccx::sse::Decoder;
+use ccx::translate::search::Search;
 use ccx::translate::stream::Step;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -18,13 +19,17 @@ fn soup_item() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         (0..4u64).prop_map(|id| json!(format!("i{id}")))
     ];
-    (0..4u8, id, piece.clone(), piece, proptest::option::of(Just("gAA")), any::<bool>()).prop_map(
+    (0..6u8, id, piece.clone(), piece, proptest::option::of(Just("gAA")), any::<bool>()).prop_map(
         |(kind, id, one, two, encrypted, has_name)| {
             let name = has_name.then_some("f");
             match kind {
                 0 => json!({"type": "message", "id": id, "content": [{"text": one}, {"refusal": two}]}),
                 1 => json!({"type": "reasoning", "id": id, "summary": [{"text": one}, {"text": two}], "encrypted_content": encrypted}),
                 2 => json!({"type": "function_call", "id": id, "call_id": name, "name": name, "arguments": one}),
+                3 => json!({"type": "web_search_call", "id": id, "status": name, "action": {"type": "search", "query": one,
+                    "sources": [{"url": two}, {"url": "https://a"}]}}),
+                4 => json!({"type": "web_search_call", "id": id, "status": if has_name { "failed" } else { "completed" },
+                    "action": {"type": "open_page", "url": encrypted}}),
                 _ => json!({"type": "custom_tool_call", "id": id, "call_id": name, "name": name, "input": two}),
             }
         },
@@ -57,6 +62,10 @@ fn soup_event() -> impl Strategy<Value = Value> {
             "type": name, "output_index": index, "item_id": id, "content_index": part,
             "delta": text, "text": text, "arguments": text, "input": text,
         })),
+        1 => (index.clone(), 0..3u64, text).prop_map(|(index, part, text)| json!({
+            "type": "response.output_text.annotation.added", "output_index": index, "content_index": part,
+            "annotation": {"type": "url_citation", "url": format!("https://{text}"), "title": text},
+        })),
         2 => (index.clone(), soup_item()).prop_map(|(index, item)| json!({"type": "response.output_item.added", "output_index": index, "item": item})),
         3 => (index, soup_item()).prop_map(|(index, item)| json!({"type": "response.output_item.done", "output_index": index, "item": item})),
     ]
@@ -85,6 +94,17 @@ proptest! {
         // The quick way is the plain way with less work.
         prop_assert_eq!(&run(&[slowed(&stream).as_bytes()]), &whole);
         told(&events);
+        let search = Search { name: "web_search".to_owned(), max_uses: Some(2), ..Search::default() };
+        let message = told_with(&searching(search), &events);
+        // Each search has its result, and none has two.
+        let ids = |kind: &str, field: &str| -> Vec<Value> {
+            let found = message.content.iter().filter(|block| block["type"] == kind);
+            found.map(|block| block[field].clone()).collect()
+        };
+        let results = ids("web_search_tool_result", "tool_use_id");
+        let searches = ids("server_tool_use", "id");
+        prop_assert!(searches.starts_with(&results));
+        prop_assert!(message.end.is_none() || searches.len() == results.len());
     }
 
     #[test]
