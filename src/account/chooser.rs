@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::account::bindings::Bound;
 use crate::account::broker::{Clock, SignInError};
-use crate::account::health::Note;
+use crate::account::health::{Note, Overflow};
 use crate::account::health_file::HealthFile;
 use crate::account::memory::{Asked, Memory, NoPick, View, Written};
 use crate::account::record::Record;
@@ -199,6 +199,39 @@ impl Chooser {
             let chooser = Arc::clone(self);
             tokio::spawn(async move { chooser.settle().await });
         }
+    }
+
+    /// Takes in that a request to `account` did not fit.
+    pub fn overflowed(self: &Arc<Self>, account: &str, overflow: Overflow) {
+        self.note(account, Note::Overflowed(overflow));
+    }
+
+    /// Takes in that a request of `tokens` to `account` for `model` was answered.
+    pub fn fitted(self: &Arc<Self>, account: &str, model: &str, tokens: u64) {
+        let note = Note::Fitted {
+            model: model.to_owned(),
+            tokens,
+        };
+        let is_news = self.memory().health.is_news(account, &note);
+        if is_news {
+            self.note(account, note);
+        }
+    }
+
+    /// Returns the whole window of `model` on `account` in tokens, where `listed` is what its list says.
+    pub fn window(&self, account: &str, model: &str, listed: u64) -> u64 {
+        let now = self.now();
+        self.memory().health.window(account, model, listed, now)
+    }
+
+    /// Takes in news, which go to the disk at once.
+    fn note(self: &Arc<Self>, account: &str, note: Note) {
+        let mut memory = self.memory();
+        memory.learn(account, note);
+        memory.written = self.now();
+        drop(memory);
+        let chooser = Arc::clone(self);
+        tokio::spawn(async move { chooser.settle().await });
     }
 
     /// Forgets that conversations are on `account`, which is gone.

@@ -45,9 +45,68 @@ pub struct Standing {
     /// What last went wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Trouble>,
+    /// By model: windows that turned out smaller than their list says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub windows: BTreeMap<String, Window>,
     /// Fields of a newer ccx; written back as they came.
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// A model's window, as overflows have shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// In tokens, the answer's included.
+    pub tokens: u64,
+    /// What the list said when this was learnt: once it says more, this is over.
+    pub listed: u64,
+    /// Whether upstream named the number; else it was estimated.
+    pub is_told: bool,
+    /// When it was learnt.
+    pub since: UnixSeconds,
+}
+
+/// How many windows are kept of an account; it has a dozen models.
+const MOST_WINDOWS: usize = 32;
+
+/// How long a window counts that was only estimated.
+const ESTIMATED: Duration = Duration::from_secs(3 * 86_400);
+
+/// A smaller one is believed of no model.
+const SMALLEST_WINDOW: u64 = 16_000;
+
+/// A request that did not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// The model.
+    pub model: String,
+    /// Its whole window, as its list has it, in tokens.
+    pub listed: u64,
+    /// What upstream says that it is.
+    pub told: Option<u64>,
+    /// The size of the request, where that is known well.
+    pub tokens: Option<u64>,
+    /// When.
+    pub at: UnixSeconds,
+}
+
+impl Overflow {
+    /// Returns the window that it shows, if that is another than the list's.
+    fn window(&self) -> Option<Window> {
+        // What did not fit is longer than the window, by how much nobody knows; a twentieth is for the estimate.
+        let estimated = self.tokens.map(|tokens| tokens / 20 * 19);
+        // Requests that fill the listed window show nothing new.
+        let shown = estimated.filter(|tokens| *tokens < self.listed / 20 * 18);
+        let tokens = self.told.or(shown)?;
+        (SMALLEST_WINDOW..self.listed)
+            .contains(&tokens)
+            .then_some(Window {
+                tokens,
+                listed: self.listed,
+                is_told: self.told.is_some(),
+                since: self.at,
+            })
+    }
 }
 
 /// A time in which upstream refuses an account.
@@ -113,6 +172,15 @@ pub enum Note {
     },
     /// Something went wrong that lies with the account.
     Trouble(Trouble),
+    /// A request did not fit.
+    Overflowed(Overflow),
+    /// A request of so many tokens fitted.
+    Fitted {
+        /// The model.
+        model: String,
+        /// The request.
+        tokens: u64,
+    },
 }
 
 impl Cooldown {
@@ -176,6 +244,19 @@ impl Health {
         standing.map_or(&[], |standing| &standing.cooldowns)
     }
 
+    /// Returns the whole window of `model` on `account` in tokens, where `listed` is what its list says: less if overflows
+    /// have shown that.
+    pub fn window(&self, account: &str, model: &str, listed: u64, now: UnixSeconds) -> u64 {
+        let standing = self.accounts.get(account);
+        let window = standing.and_then(|standing| standing.windows.get(model));
+        let is_true = |window: &&Window| {
+            window.listed >= listed && (window.is_told || now.since(window.since) < ESTIMATED)
+        };
+        window
+            .filter(is_true)
+            .map_or(listed, |window| window.tokens.min(listed))
+    }
+
     /// Returns when `account` last answered.
     pub fn last_used(&self, account: &str) -> Option<UnixSeconds> {
         self.accounts.get(account)?.last_used
@@ -201,6 +282,35 @@ impl Health {
             }
             Note::Restored { at } => cooldowns.retain(|old| old.since >= *at),
             Note::Trouble(trouble) => standing.last_error = Some(trouble.clone()),
+            Note::Overflowed(overflow) => {
+                let windows = &mut standing.windows;
+                match overflow.window() {
+                    // A number that upstream named outlasts an estimate.
+                    Some(new)
+                        if !new.is_told
+                            && windows.get(&overflow.model).is_some_and(|old| old.is_told) => {}
+                    Some(new) => {
+                        if windows.len() >= MOST_WINDOWS {
+                            windows.pop_first();
+                        }
+                        windows.insert(overflow.model.clone(), new);
+                    }
+                    // By upstream's word the list is right after all.
+                    None if overflow.told.is_some() => {
+                        windows.remove(&overflow.model);
+                    }
+                    None => {}
+                }
+            }
+            Note::Fitted { model, tokens } => {
+                if standing
+                    .windows
+                    .get(model)
+                    .is_some_and(|window| window.tokens < *tokens)
+                {
+                    standing.windows.remove(model);
+                }
+            }
         }
     }
 
@@ -208,7 +318,12 @@ impl Health {
     /// the next start should know at once.
     pub fn is_news(&self, account: &str, note: &Note) -> bool {
         match note {
-            Note::Limit(_) | Note::Trouble(_) => true,
+            Note::Limit(_) | Note::Trouble(_) | Note::Overflowed(_) => true,
+            Note::Fitted { model, tokens } => self
+                .accounts
+                .get(account)
+                .and_then(|standing| standing.windows.get(model))
+                .is_some_and(|window| window.tokens < *tokens),
             Note::Served { model, sent, .. } => {
                 let ends = |one: &Cooldown| one.since < *sent && one.is_for(model);
                 self.cooldowns(account).iter().any(ends)
@@ -317,6 +432,86 @@ mod tests {
         assert_eq!(health.cooling_until("a", "luna", NOW), Some(at(100)));
         health.apply("a", &Note::Restored { at: at(6) });
         assert_eq!(health.cooling_until("a", "luna", NOW), None);
+    }
+
+    fn overflow(told: Option<u64>, tokens: Option<u64>) -> Note {
+        Note::Overflowed(Overflow {
+            model: "sol".to_owned(),
+            listed: 272_000,
+            told,
+            tokens,
+            at: NOW,
+        })
+    }
+
+    #[test]
+    fn an_overflow_shows_the_window_where_upstream_names_it_or_the_size_is_known() {
+        for (told, tokens, window) in [
+            (Some(200_000), None, 200_000),
+            (Some(200_000), Some(250_000), 200_000),
+            (None, Some(200_000), 190_000),
+            // The list is right, or nothing is known.
+            (Some(272_000), Some(100_000), 272_000),
+            (Some(400_000), None, 272_000),
+            (None, Some(270_000), 272_000),
+            (None, Some(300_000), 272_000),
+            (None, None, 272_000),
+            // Nonsense.
+            (Some(0), None, 272_000),
+            (None, Some(5_000), 272_000),
+        ] {
+            let mut health = Health::default();
+            health.apply("a", &overflow(told, tokens));
+            let found = health.window("a", "sol", 272_000, NOW);
+            assert_eq!(found, window, "{told:?} {tokens:?}");
+            assert_eq!(health.window("a", "luna", 272_000, NOW), 272_000);
+            assert_eq!(health.window("b", "sol", 272_000, NOW), 272_000);
+        }
+    }
+
+    #[test]
+    fn a_window_is_forgotten_when_more_fits_the_list_grows_or_it_was_only_a_guess() {
+        let fitted = |tokens| Note::Fitted {
+            model: "sol".to_owned(),
+            tokens,
+        };
+        let mut health = Health::default();
+        health.apply("a", &overflow(Some(200_000), None));
+        // A guess does not replace what upstream named.
+        health.apply("a", &overflow(None, Some(150_000)));
+        assert_eq!(health.window("a", "sol", 272_000, NOW), 200_000);
+        for (listed, window) in [
+            (272_000, 200_000),
+            (250_000, 200_000),
+            (150_000, 150_000),
+            (500_000, 500_000),
+        ] {
+            assert_eq!(health.window("a", "sol", listed, NOW), window);
+        }
+        assert!(!health.is_news("a", &fitted(200_000)));
+        health.apply("a", &fitted(200_000));
+        assert_eq!(health.window("a", "sol", 272_000, at(9_999_999)), 200_000);
+        assert!(health.is_news("a", &fitted(200_001)));
+        health.apply("a", &fitted(200_001));
+        assert_eq!(health.window("a", "sol", 272_000, NOW), 272_000);
+        health.apply("a", &overflow(None, Some(200_000)));
+        assert_eq!(health.window("a", "sol", 272_000, at(3_600)), 190_000);
+        assert_eq!(health.window("a", "sol", 272_000, at(4 * 86_400)), 272_000);
+        health.apply("a", &overflow(Some(272_000), None));
+        assert!(health.accounts["a"].windows.is_empty());
+    }
+
+    #[test]
+    fn windows_are_bounded() {
+        let mut health = Health::default();
+        for number in 0..100 {
+            let Note::Overflowed(mut overflow) = overflow(Some(200_000), None) else {
+                unreachable!()
+            };
+            overflow.model = format!("m{number}");
+            health.apply("a", &Note::Overflowed(overflow));
+        }
+        assert_eq!(health.accounts["a"].windows.len(), MOST_WINDOWS);
     }
 
     #[test]

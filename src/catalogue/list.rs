@@ -123,6 +123,16 @@ impl Catalogue {
             .find(|model| model.slug.eq_ignore_ascii_case(slug))
     }
 
+    /// Returns the list with other windows: `window` gets a model's name and the whole window that the list has.
+    #[must_use]
+    pub fn with_windows(&self, window: impl Fn(&str, u64) -> u64) -> Self {
+        let mut models = self.models.clone();
+        for model in &mut models {
+            model.context_window = window(&model.slug, model.context_window);
+        }
+        Self { models }
+    }
+
     /// Returns the models that are shown in lists, best first.
     pub fn listed(&self) -> impl Iterator<Item = &Model> {
         let mut listed: Vec<&Model> = self.models.iter().filter(|model| model.listed).collect();

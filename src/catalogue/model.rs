@@ -97,7 +97,12 @@ pub struct Model {
 impl Model {
     /// Returns the tokens of context that a client should count on.
     pub const fn usable_window(&self) -> u64 {
-        self.context_window * self.effective_percent as u64 / 100
+        self.usable(self.context_window)
+    }
+
+    /// Returns what a client should count on of a `window` of so many tokens.
+    pub const fn usable(&self, window: u64) -> u64 {
+        window.saturating_mul(self.effective_percent as u64) / 100
     }
 
     /// Returns the lane that the model is served on by default.

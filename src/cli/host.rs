@@ -17,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::pdf;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
+use crate::proxy::lessons::Lessons;
 use crate::proxy::papers::PaperShelf;
 use crate::proxy::server::serve;
 use crate::proxy::service::Service;
@@ -76,13 +77,14 @@ impl Host {
         let service = Arc::new(Service {
             guard: Guard::new(parts.secret, port),
             broker: parts.broker,
-            chooser: parts.chooser,
             client: parts.client,
             shelf: parts.shelf,
             families: parts.families,
             config: parts.config,
             tools: Mutex::new(ToolCache::default()),
             papers: PaperShelf::new(parts.pdf),
+            lessons: Arc::new(Lessons::new(Arc::clone(&parts.chooser))),
+            chooser: parts.chooser,
             counting: Arc::default(),
             turns: Mutex::new(Turns::default()),
             patience: Mutex::default(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::account::chooser::Rules;
+use crate::account::health_file::HealthFile;
 use crate::catalogue::model::Model;
 use crate::cli::args::LaunchWords;
 use crate::cli::environment::Environment;
@@ -159,7 +160,11 @@ fn with_proxy(
         models::wait_for_list(&shelf);
     }
 
-    let catalogue = shelf.current();
+    // The client takes one window, now: what overflows have shown of it counts.
+    let health = HealthFile::new(&setup.places).read();
+    let catalogue = shelf.current().with_windows(|model, listed| {
+        health.window(&account.id, model, listed, crate::proxy::entry::now())
+    });
     let listed: Vec<&Model> = catalogue.listed().collect();
     let chosen = models::chosen(&arguments, user.as_ref(), environment);
     let models = models::for_overlay(&catalogue, &families, &listed, chosen.as_deref());

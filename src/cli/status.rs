@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::account::health::Window;
+use crate::account::health_file::HealthFile;
 use crate::account::record::printable;
 use crate::catalogue::families::Family;
 use crate::cli::draw::{Style, ago, pad};
@@ -35,6 +37,8 @@ struct Status<'a> {
     views: &'a [View<'a>],
     readings: &'a Readings,
     models: Vec<(&'static str, String)>,
+    /// Of the active account: what overflows have shown of models' windows, smaller than their list says.
+    windows: BTreeMap<String, Window>,
     client: Option<String>,
     sessions: usize,
     state: String,
@@ -59,10 +63,17 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         model.map_or_else(|| "-".to_owned(), |model| model.slug.clone())
     };
     let client = launch::find_client(environment).ok();
+    let health = HealthFile::new(&setup.places).read();
+    let active = views.iter().find(|view| view.is_active);
+    let windows = active
+        .and_then(|view| health.accounts.get(&view.record.id))
+        .map(|standing| standing.windows.clone())
+        .unwrap_or_default();
     let status = Status {
         views: &views,
         readings: &readings,
         models: FAMILIES.map(|(name, of)| (name, model(of))).to_vec(),
+        windows,
         client: client.map(|path| path.display().to_string()),
         sessions: private::running(&setup.places.run),
         state: setup.places.state.display().to_string(),
@@ -108,6 +119,7 @@ impl Status<'_> {
             "losses": self.readings.losses_by_kind(),
             "lease": null,
             "models": models,
+            "windows": self.windows,
             "client": self.client,
             "state": self.state,
         })
@@ -180,6 +192,17 @@ impl Status<'_> {
         for (name, model) in &self.models {
             line(name, &printable(model));
         }
+        for (model, window) in &self.windows {
+            let about = if window.is_told { "" } else { "about " };
+            let words = format!(
+                "{} takes {about}{}k tokens, not {}k: learnt {}",
+                printable(model),
+                window.tokens / 1000,
+                window.listed / 1000,
+                ago(window.since, self.now)
+            );
+            line("window", &words);
+        }
         line("client", self.client.as_deref().unwrap_or("not found"));
         line("files", &self.state);
         lines.push(String::new());
@@ -219,7 +242,7 @@ mod tests {
     use crate::account::store::Accounts;
     use crate::cli::draw::columns;
     use crate::proxy::readings::Fault;
-    use crate::upstream::quota::{Quota, Window};
+    use crate::upstream::quota::{self, Quota};
 
     /// 2026-11-23 18:13:20 UTC, a Monday.
     const NOW: UnixSeconds = UnixSeconds(1_795_457_600);
@@ -240,7 +263,7 @@ mod tests {
 
     fn readings() -> Readings {
         let mut readings = Readings::default();
-        let window = |length_seconds, used_percent, after: u64| Window {
+        let window = |length_seconds, used_percent, after: u64| quota::Window {
             family: None,
             length_seconds,
             used_percent,
@@ -297,6 +320,16 @@ mod tests {
                 ("opus", "gpt-6.1-sol".to_owned()),
                 ("haiku", "-".to_owned()),
             ],
+            windows: [(
+                "gpt-6.1-sol".to_owned(),
+                Window {
+                    tokens: 200_000,
+                    listed: 272_000,
+                    is_told: true,
+                    since: before(80),
+                },
+            )]
+            .into(),
             client: None,
             sessions,
             state: "/home/ann/.local/state/ccx".to_owned(),
@@ -323,6 +356,7 @@ lease      none: Claude Code's own settings files stay as they are
 losses     document_text 13, image_url 1
 opus       gpt-6.1-sol
 haiku      -
+window     gpt-6.1-sol takes 200k tokens, not 272k: learnt 1m ago
 client     not found
 files      /home/ann/.local/state/ccx
 "

@@ -11,7 +11,7 @@ use crate::account::credentials::Credentials;
 use crate::catalogue::model::Lane;
 use crate::proxy::entry::{OpenEntry, now};
 use crate::proxy::hop;
-use crate::proxy::original::Original;
+use crate::proxy::original::{Again, Original};
 use crate::proxy::service::Service;
 use crate::proxy::turns::Whose;
 use crate::time::UnixSeconds;
@@ -47,6 +47,10 @@ pub struct Attempts {
     pub tier: Option<&'static str>,
     /// Estimated tokens of the request.
     pub tokens: u64,
+    /// The model's window.
+    pub window: Window,
+    /// How often it was refused for its length.
+    pub shortened: u32,
     /// How often it was sent.
     pub sent: u32,
     /// How often that failed, and in which ways.
@@ -57,6 +61,15 @@ pub struct Attempts {
     pub moves: Moves,
     /// How other accounts stand, once one was used up and none took its place.
     pub outlook: Option<Outlook>,
+}
+
+/// How long a request a model takes, in tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Window {
+    /// The whole window, as the model's list has it.
+    pub listed: u64,
+    /// What of it a request may fill, by all that was learnt.
+    pub usable: u64,
 }
 
 /// How one request went from account to account.
@@ -156,6 +169,10 @@ impl Attempts {
 
     /// Notes in `entry` how often it was sent, and where it is now.
     pub fn note(&mut self, entry: &mut OpenEntry) {
+        if self.shortened > 0 {
+            // What is sent now has another size.
+            entry.expect(0);
+        }
         let moves = &mut self.moves;
         entry.note(|entry, _| {
             entry.attempts = self.sent;
@@ -188,6 +205,7 @@ impl Attempts {
         }
         match self.again(failure).await {
             Ok(()) => Ok(()),
+            Err(failure @ Failure::ContextTooLong { .. }) => self.shorten(failure).await,
             Err(failure) => self.go_elsewhere(failure).await,
         }
     }
@@ -324,6 +342,12 @@ impl Attempts {
         let Some(again) = told else {
             return Err(failure);
         };
+        self.take_over(again);
+        Ok(())
+    }
+
+    /// Sends what a new translation made from here on.
+    pub(super) fn take_over(&mut self, again: Again) {
         let losses = again.translated.losses.iter();
         self.moves.losses = Some(losses.map(|loss| loss.kind).collect());
         self.body = again.translated.body.into();
@@ -331,7 +355,6 @@ impl Attempts {
         self.whose.model = again.model;
         self.lane = again.lane;
         self.tier = again.tier;
-        Ok(())
     }
 
     fn talk(&self) -> Talk {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::translate::count::{self, Known};
+use crate::translate::count::{self, Counter, Known};
+use crate::translate::shrink::{self, Weigher as _};
 use crate::translate::tokenizer::Tokenizer;
 use crate::wire::json::ParseError;
 use crate::wire::messages::Request;
@@ -76,21 +77,45 @@ impl Default for Counting {
 impl Counting {
     /// Returns the input tokens of the request in `body`.
     pub async fn count(self: &Arc<Self>, body: Bytes) -> Result<u64, NoCount> {
-        let permit = self.room.acquire().await;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let _waiting = Waiting(Arc::clone(&is_over));
         let this = Arc::clone(self);
-        let counted = tokio::task::spawn_blocking(move || {
+        let counted = self.aside(move |may_go_on| {
             let request = Request::parse(&body).map_err(NoCount::Parse)?;
             let tokenizer = this.tokenizer();
-            let may_go_on = || !is_over.load(Ordering::Relaxed);
             count::input_tokens(&request, &tokenizer, &this.known, may_go_on)
                 .ok_or(NoCount::Stopped)
         });
-        let tokens = counted.await.unwrap_or(Err(NoCount::Stopped));
+        counted.await.unwrap_or(Err(NoCount::Stopped))
+    }
+
+    /// Does `work` on another thread, as soon as there is room. It is told whether somebody still waits for it. `None`: it
+    /// has failed.
+    pub async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = self.room.acquire().await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let _waiting = Waiting(Arc::clone(&is_over));
+        let done =
+            tokio::task::spawn_blocking(move || work(&|| !is_over.load(Ordering::Relaxed))).await;
         drop(permit);
         self.watch();
-        tokens
+        done.ok()
+    }
+
+    /// Shortens `request`: `target` gets the tokens that it has and says how many it may have. Returns those, and how many
+    /// it has then. `None` without a target, or if `may_go_on` says no. Takes time: not for the proxy's thread.
+    pub fn shorten(
+        &self,
+        request: &mut Request<'_>,
+        target: impl FnOnce(u64) -> Option<u64>,
+        may_go_on: impl FnMut() -> bool,
+    ) -> Option<(u64, u64)> {
+        let tokenizer = self.tokenizer();
+        let mut counter = Counter::new(&tokenizer, &self.known, may_go_on);
+        let target = target(counter.request(request))?;
+        let tokens = shrink::shorten(request, target, &mut counter);
+        (!counter.is_stopped()).then_some((target, tokens))
     }
 
     /// Returns the tokenizer, loaded by the first who wants it. Blocks for a tenth of a second then.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::ledger::{Entry, Ledger, Outcome};
 use crate::proxy::gauges::Gauges;
+use crate::proxy::lessons::Lessons;
 use crate::time::UnixSeconds;
 use crate::upstream::limits::Limits;
 use crate::wire::responses::Usage;
@@ -20,6 +21,9 @@ pub fn now() -> UnixSeconds {
 pub struct OpenEntry {
     ledger: Arc<Mutex<Ledger>>,
     gauges: Arc<Gauges>,
+    lessons: Arc<Lessons>,
+    /// Tokens of the request by estimate, uncorrected; zero if it is not known.
+    estimate: u64,
     arrived: Instant,
     /// `None` once it is in the ledger.
     entry: Option<Entry>,
@@ -27,7 +31,12 @@ pub struct OpenEntry {
 
 impl OpenEntry {
     /// Opens the entry of a request that has just arrived.
-    pub fn new(ledger: Arc<Mutex<Ledger>>, gauges: Arc<Gauges>, id: String) -> Self {
+    pub fn new(
+        ledger: Arc<Mutex<Ledger>>,
+        gauges: Arc<Gauges>,
+        lessons: Arc<Lessons>,
+        id: String,
+    ) -> Self {
         let entry = Entry {
             id,
             at: now(),
@@ -52,6 +61,8 @@ impl OpenEntry {
         Self {
             ledger,
             gauges,
+            lessons,
+            estimate: 0,
             arrived: Instant::now(),
             entry: Some(entry),
         }
@@ -65,6 +76,11 @@ impl OpenEntry {
     /// Returns how often upstream was asked.
     pub fn attempts(&self) -> u32 {
         self.entry.as_ref().map_or(0, |entry| entry.attempts)
+    }
+
+    /// Notes how many tokens the request has by an estimate that nothing corrected; zero if that is not known.
+    pub const fn expect(&mut self, estimate: u64) {
+        self.estimate = estimate;
     }
 
     /// Changes the entry.
@@ -91,6 +107,11 @@ impl OpenEntry {
         entry.outcome = outcome;
         entry.usage = usage;
         log(&entry);
+        if let (Outcome::Done, Some(usage)) = (&entry.outcome, &entry.usage) {
+            let (account, model) = (&entry.account, &entry.model);
+            self.lessons
+                .answered(account, model, self.estimate, usage.input_tokens);
+        }
         self.gauges.note_entry(&entry, now());
         // A panic elsewhere leaves the ledger's counts whole: each `add` is complete or not begun.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,6 +45,7 @@ pub fn setback(failure: &Failure, model: &str, now: UnixSeconds) -> Option<Setba
         | Failure::TooLong
         | Failure::Overloaded { .. }
         | Failure::ContextTooLong { .. }
+        | Failure::StillTooLong { .. }
         | Failure::Rejected { .. }
         | Failure::Server { .. }
         | Failure::Unreachable { .. }

@@ -14,7 +14,7 @@ use crate::account::credentials::Credentials;
 use crate::catalogue::lanes::Route;
 use crate::catalogue::list::UnknownModel;
 use crate::ledger::Outcome;
-use crate::proxy::attempts::{Attempts, Moves};
+use crate::proxy::attempts::{Attempts, Moves, Window};
 use crate::proxy::body::Body;
 use crate::proxy::class::RequestClass;
 use crate::proxy::conversation::{self, Conversation};
@@ -55,6 +55,7 @@ pub async fn answer(
     let mut entry = OpenEntry::new(
         service.ledger.clone(),
         service.gauges.clone(),
+        service.lessons.clone(),
         id.to_owned(),
     );
     match run(service, &mut entry, request).await {
@@ -109,17 +110,20 @@ async fn run(
     };
     let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
     let asked = (*model != *request.model).then(|| request.model.clone().into_owned());
-    let may_change =
-        service.chooser.rules().may_move() || asked.is_some() || original::holds_seals(&request);
-    let original = may_change.then(|| Original {
+    let may_be_told_anew = service.chooser.rules().may_move()
+        || asked.is_some()
+        || prepared.whose.class == RequestClass::Compaction
+        || original::holds_seals(&request);
+    let original = may_be_told_anew.then(|| Original {
         body: body.clone(),
         catalogue: Arc::clone(&catalogue),
         thread: prepared.thread.clone(),
         model: model.clone().into_owned(),
         asked,
+        shortened_to: None,
     });
-    // The client's form of the request is not needed any more but for a move and for reasoning that cannot be read;
-    // upstream's is kept for retries.
+    // The client's form of the request is not needed any more but to be told anew: elsewhere, shorter, without reasoning
+    // that cannot be read. Upstream's is kept for retries.
     drop(papers);
     drop(model);
     drop(request);
@@ -146,6 +150,8 @@ async fn run(
         turn_state: prepared.turn_state.take(),
         tier: prepared.tier,
         tokens: prepared.facts.tokens,
+        window: prepared.window,
+        shortened: 0,
         sent: 0,
         failures: prepared.failures,
         has_left_reasoning: false,
@@ -203,6 +209,7 @@ struct Prepared {
     turn_state: Option<String>,
     tier: Option<&'static str>,
     failures: retry::Attempts,
+    window: Window,
 }
 
 /// What the client's request says, before it is translated.
@@ -250,7 +257,17 @@ fn prepare(
         let mut turns = service.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.resume(&whose, newest)
     };
-    let tokens = estimate::input_tokens(request);
+    let estimate = estimate::input_tokens(request);
+    let tokens = service.lessons.corrected(&model.slug, estimate);
+    entry.expect(estimate);
+    let account = &credentials.account;
+    let whole = service
+        .chooser
+        .window(account, &model.slug, model.context_window);
+    let window = Window {
+        listed: model.context_window,
+        usable: model.usable(whole),
+    };
     entry.note(|entry, age| {
         entry.prepared = age;
         entry.asked = request.model.chars().take(LONGEST_NAME).collect();
@@ -271,7 +288,7 @@ fn prepare(
     };
     let facts = Facts {
         model: model.slug.clone(),
-        window: model.usable_window(),
+        window: window.usable,
         tokens,
         outlook: None,
         may_end_empty: newest == Newest::Results { has_failed: false },
@@ -297,6 +314,7 @@ fn prepare(
             true => retry::Attempts::of_a_repeat(),
             false => retry::Attempts::default(),
         },
+        window,
     };
     Ok((prepared, translated.body.into(), origin))
 }

@@ -15,11 +15,12 @@ use crate::translate::papers::Papers;
 use crate::translate::reasoning::{Origin, Seal};
 use crate::translate::request::{RequestError, Target, Translated, translate};
 use crate::translate::search;
+use crate::translate::shrink::SHORTENED;
 use crate::wire::blocks::{Block, Content};
 use crate::wire::messages::Request;
 
 /// A request in the client's form.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Original {
     /// The body as it came.
     pub body: Bytes,
@@ -31,6 +32,19 @@ pub struct Original {
     pub model: String,
     /// The name that the client said, where that is another: for a model that the plan turns out to lack.
     pub asked: Option<String>,
+    /// The most tokens that it may have; more than that is left out of it.
+    pub shortened_to: Option<u64>,
+}
+
+/// A request that was shortened.
+#[derive(Debug)]
+pub struct Shortened {
+    /// What upstream is told.
+    pub again: Again,
+    /// The tokens that it was to have at most.
+    pub target: u64,
+    /// The tokens that it has, by count.
+    pub tokens: u64,
 }
 
 /// A request that was translated again.
@@ -125,12 +139,53 @@ impl Original {
     /// Translates it again, for the account of `credentials`. `None` cannot happen to a request that was translated
     /// before, since nothing but the account differs.
     pub fn translate(&self, service: &Service, credentials: &Credentials) -> Option<Again> {
-        let request = Request::parse(&self.body).ok()?;
-        let route = route(service, &self.catalogue, &request, &self.model).ok()?;
-        let papers = service.papers.known(&request, route.lane);
+        match self.shortened_to {
+            None => {
+                let request = Request::parse(&self.body).ok()?;
+                self.told(service, &request, credentials)
+            }
+            // Counted just before, so that it takes no time.
+            Some(target) => {
+                let done = self.shortened(service, credentials, |_| Some(target), &|| true);
+                Some(done?.again)
+            }
+        }
+    }
+
+    /// Shortens and translates it. `target` gets the tokens that it has and says how many it may have. Takes time: not
+    /// for the proxy's thread.
+    ///
+    /// `None`: there is no target, or `may_go_on` says no.
+    pub fn shortened(
+        &self,
+        service: &Service,
+        credentials: &Credentials,
+        target: impl FnOnce(u64) -> Option<u64>,
+        may_go_on: &dyn Fn() -> bool,
+    ) -> Option<Shortened> {
+        let mut request = Request::parse(&self.body).ok()?;
+        let counting = &service.counting;
+        let (target, tokens) = counting.shorten(&mut request, target, may_go_on)?;
+        let mut again = self.told(service, &request, credentials)?;
+        again.translated.losses.push(SHORTENED);
+        Some(Shortened {
+            again,
+            target,
+            tokens,
+        })
+    }
+
+    fn told(
+        &self,
+        service: &Service,
+        request: &Request<'_>,
+        credentials: &Credentials,
+    ) -> Option<Again> {
+        let route = route(service, &self.catalogue, request, &self.model).ok()?;
+        let papers = service.papers.known(request, route.lane);
         let thread = &self.thread;
         let (translated, origin) =
-            translated(service, &request, &route, thread, credentials, &papers).ok()?;
+            translated(service, request, &route, thread, credentials, &papers).ok()?;
         let choice = &route.choice;
         Some(Again {
             translated,

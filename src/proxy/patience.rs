@@ -177,6 +177,7 @@ pub const fn patience(failure: &Failure) -> Duration {
         | Failure::ReasoningRefused { .. }
         | Failure::UsageLimit { .. }
         | Failure::ContextTooLong { .. }
+        | Failure::StillTooLong { .. }
         | Failure::ModelUnavailable { .. }
         | Failure::Rejected { .. }
         | Failure::Empty

@@ -122,6 +122,14 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
                 format!("prompt is too long: {tokens} tokens > {limit} maximum"),
             )
         }
+        // Not the words that make the client compact: that is what has failed.
+        Failure::StillTooLong { .. } => Reply::refused(
+            400,
+            ErrorKind::InvalidRequest,
+            format!(
+                "{words}; begin anew with /clear, or choose a model with a larger window with /model"
+            ),
+        ),
         Failure::ModelUnavailable { .. } => Reply::refused(
             404,
             ErrorKind::NotFound,

@@ -17,6 +17,7 @@ use crate::proxy::body::Body;
 use crate::proxy::counting::Counting;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
+use crate::proxy::lessons::Lessons;
 use crate::proxy::papers::PaperShelf;
 use crate::proxy::patience::Patience;
 use crate::proxy::reply::{self, Reply};
@@ -49,6 +50,8 @@ pub struct Service {
     pub tools: Mutex<ToolCache>,
     /// What the PDFs of conversations say.
     pub papers: PaperShelf,
+    /// What answers taught of sizes.
+    pub lessons: Arc<Lessons>,
     /// Who counts tokens.
     pub counting: Arc<Counting>,
     /// Upstream's state of the turns under way.

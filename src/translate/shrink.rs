@@ -34,6 +34,18 @@ const MESSAGES_GONE: &str = "[ccx left the messages that stood here out: the con
 const INPUT_GONE: &str =
     r#"{"left_out_by_ccx":"the conversation is longer than the model's window"}"#;
 
+/// To how many percent of the window a request is shortened, at the first attempt and the next ones. The rest is for the
+/// summary, and for what counting misses.
+const SHARES: [u64; 3] = [85, 65, 45];
+
+/// Returns how many tokens a request of `weight` tokens may have, that does not fit `window`, at attempt number `attempt`
+/// (from zero); `None` when it was attempted often enough.
+pub fn target(window: u64, weight: u64, attempt: u32) -> Option<u64> {
+    let share = SHARES.get(attempt as usize)?;
+    // Upstream may count more than we do: what it refused is too long, whatever its size.
+    Some(window.min(weight) * share / 100)
+}
+
 /// Weighs parts of a request in tokens.
 pub trait Weigher {
     /// Weighs the whole.

@@ -82,6 +82,14 @@ pub enum Failure {
         /// The request in tokens, where upstream says it.
         tokens: Option<u64>,
     },
+    /// A request for a summary does not fit, whatever is left out of it.
+    #[error(
+        "the conversation does not fit the model's window of {window} tokens, even after ccx left out what it could"
+    )]
+    StillTooLong {
+        /// The window in tokens.
+        window: u64,
+    },
     /// The account is not served this model.
     #[error("model not available: {message}")]
     ModelUnavailable {

@@ -88,6 +88,7 @@ pub fn next(attempt: u32, failure: &Failure, random: f64) -> Decision {
         | Failure::Forbidden { .. }
         | Failure::UsageLimit { .. }
         | Failure::ContextTooLong { .. }
+        | Failure::StillTooLong { .. }
         | Failure::ModelUnavailable { .. }
         | Failure::Rejected { .. }
         | Failure::ReasoningRefused { .. }
