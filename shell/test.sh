@@ -48,7 +48,7 @@ step "cargo test"
 cargo test --locked
 
 step "cargo test, with the real Claude Code"
-cargo test --locked --features real-client --test claude_code --test claude_search -- --test-threads=1
+cargo test --locked --features real-client --test 'claude_*' -- --test-threads=1
 
 step "cargo test, with a real Chromium"
 cargo test --locked --features browser --test login_chromium
