@@ -571,7 +571,13 @@ fn images_are_passed_or_marked() {
             Lane::Lite => json!([input_text("[An image was here, at https://e.x/i.png]")]),
         };
         let lost_address = Loss::marked("image_url");
-        let rows: [(Value, Value, Option<Loss>); 9] = [
+        let rows: [(Value, Value, Option<Loss>); 10] = [
+            // Upstream fetches nothing else, and refuses the request for it.
+            (
+                by_url("http://e.x/i.png"),
+                json!([input_text("[An image was here, at http://e.x/i.png]")]),
+                Some(lost_address),
+            ),
             (
                 in_base64("image", "image/png", PNG),
                 shown("image/png", PNG, lane),

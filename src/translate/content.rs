@@ -90,12 +90,15 @@ impl<'a> Items<'_, 'a> {
                     return;
                 }
             }
-            Source::Url(url) if self.place.lane == Lane::Full => {
+            Source::Url(url)
+                if self.place.lane == Lane::Full && url.value().starts_with("https://") =>
+            {
                 self.begin();
                 writer::json(self.out, r#"{"type":"input_image","image_url":"#);
                 writer::text(self.out, *url);
             }
-            // The lite lane takes no addresses (contract chatgpt-codex §4).
+            // The lite lane takes no addresses (contract chatgpt-codex §4), the full lane none that upstream cannot
+            // fetch: it would refuse this turn and, with the picture in the history, every later one.
             Source::Url(url) => {
                 self.lose(Loss::marked("image_url"));
                 return self.noted("[An image was here, at ", &url.value(), "]");

@@ -111,6 +111,7 @@ fn source() -> impl Strategy<Value = Value> {
     let media_type = prop_oneof![
         4 => Just("image/png"),
         1 => Just("image/jpeg"),
+        1 => Just("image/tiff"),
         1 => Just("text/plain"),
         3 => Just("application/pdf"),
         1 => Just(""),
@@ -126,6 +127,8 @@ fn source() -> impl Strategy<Value = Value> {
     let url = prop_oneof![
         3 => Just(format!("https://example.com/{HOLE}.png")),
         1 => Just(format!("data:image/png;base64,iVBORw0KGgoA{HOLE}")),
+        1 => Just(format!("http://example.com/{HOLE}.png")),
+        1 => text(),
     ];
     prop_oneof![
         4 => (media_type, data).prop_map(
