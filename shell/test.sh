@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs every check: format, lints, unit and integration tests, and the tests with the real Claude Code.
-# Beyond a Rust toolchain and npm it needs Claude Code, which it installs below target/, and Chromium, which it
-# installs with apt-get if it runs as root; otherwise it says so and fails.
+# Runs every check: format, lints, unit and integration tests, the tests with the real Claude Code, a little fuzzing.
+# Beyond a Rust toolchain and npm it needs Claude Code, which it installs below target/, and Chromium and a C++
+# compiler, which it installs with apt-get if it runs as root; otherwise it says so and fails.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,12 @@ CCX_TEST_CHROMIUM=$(find_chromium) || { echo "install Chromium: a test signs in 
 export CCX_TEST_CHROMIUM
 echo "$CCX_TEST_CHROMIUM"
 
+step "A C++ compiler"
+if ! command -v c++ >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -qq -y --no-install-recommends g++ >/dev/null
+fi
+command -v c++ || { echo "install a C++ compiler: the fuzzer is written in it" >&2; exit 1; }
+
 step "cargo fmt"
 cargo fmt --check
 
@@ -52,3 +58,7 @@ cargo test --locked --features real-client --test 'claude_*' -- --test-threads=1
 
 step "cargo test, with a real Chromium"
 cargo test --locked --features browser --test login_chromium
+
+# Long enough to see that the targets work and hold for what is easily found; a long run is `shell/fuzz.sh 600`.
+step "fuzzing, a few seconds for each target"
+sh shell/fuzz.sh 7
