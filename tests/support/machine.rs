@@ -124,18 +124,28 @@ pub fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The recorded streams, and the frames recorded of the other transport as if they had come in a stream.
 pub fn fixtures() -> BTreeMap<String, Vec<u8>> {
-    let found: BTreeMap<String, Vec<u8>> = fs::read_dir(here().join("tests/fixtures/codex/sse"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path: PathBuf| {
-            (
-                path.file_stem().unwrap().to_str().unwrap().to_owned(),
-                fs::read(&path).unwrap(),
-            )
-        })
-        .collect();
-    assert!(found.len() >= 27);
+    let read = |directory: &str, prefix: &str| -> BTreeMap<String, Vec<u8>> {
+        fs::read_dir(here().join(directory))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path: PathBuf| {
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                (format!("{prefix}{name}"), fs::read(&path).unwrap())
+            })
+            .collect()
+    };
+    let mut found = read("tests/fixtures/codex/sse", "");
+    for (name, frames) in read("tests/fixtures/codex/ws", "ws-") {
+        let frames = String::from_utf8(frames).unwrap();
+        let stream: String = frames
+            .lines()
+            .map(|frame| format!("data: {frame}\n\n"))
+            .collect();
+        found.insert(name, stream.into_bytes());
+    }
+    assert!(found.len() >= 32);
     found
 }
 
