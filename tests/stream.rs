@@ -230,6 +230,45 @@ fn arguments_are_told_once_and_never_empty() {
 }
 
 #[test]
+fn blank_pages_of_a_read_are_left_out() {
+    // [D28]: the client's `Read` refuses them, and the model does not know what it did wrong.
+    let whole = r#"{"file_path":"a","pages":""}"#;
+    let pieces = |name: &str| {
+        vec![
+            added(0, call(0, name, "")),
+            arguments_delta(0, r#"{"file_path":"a","#),
+            arguments_delta(0, r#""pages":""}"#),
+            done(0, call(0, name, whole)),
+            completed(),
+        ]
+    };
+    let read = [tool("call0", "Read", json!({"file_path": "a"}))];
+    assert_eq!(content(&pieces("Read")), read);
+    assert_eq!(
+        content(&[done(0, call(0, "Read", whole)), completed()]),
+        read
+    );
+    let other = [tool(
+        "call0",
+        "mcp__x__Read",
+        json!({"file_path": "a", "pages": ""}),
+    )];
+    assert_eq!(content(&pieces("mcp__x__Read")), other);
+    // What is not told to its end does not become whole.
+    let cut = [
+        added(0, call(0, "Read", "")),
+        arguments_delta(0, r#"{"pages":"""#),
+        json!({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}),
+    ];
+    assert_eq!(
+        told(&cut).content,
+        [tool("call0", "Read", json!(r#"{"pages":"""#))]
+    );
+    let none = [done(0, call(0, "Read", "")), completed()];
+    assert_eq!(content(&none), [tool("call0", "Read", json!({}))]);
+}
+
+#[test]
 fn a_call_needs_a_name_but_no_id() {
     let events = [
         done(

@@ -10,6 +10,7 @@ use crate::translate::hits::{self, Found};
 use crate::translate::reasoning::Seal;
 use crate::translate::records::{self, Block, Blocks};
 use crate::translate::stream::Setup;
+use crate::translate::tidy;
 use crate::wire::responses::{Item, ItemKind};
 use crate::wire::searches::{self, Page};
 
@@ -209,6 +210,8 @@ pub(super) struct Draft {
     pub(super) is_done: bool,
     /// Whether everything was written and the block is closed.
     pub(super) is_finished: bool,
+    /// Whether the arguments are told at the end, when it is known what can be left out of them.
+    is_tidied: bool,
     /// Bytes of whitespace at the end of the arguments so far.
     pub(super) blank_run: usize,
     has_arguments: bool,
@@ -231,6 +234,7 @@ impl Draft {
             current: None,
             is_done: false,
             is_finished: false,
+            is_tidied: false,
             blank_run: 0,
             has_arguments: false,
             found: None,
@@ -330,7 +334,9 @@ impl Draft {
             Channel::Input => pen.argument(&escaped_again(text)),
             Channel::Arguments => {
                 self.has_arguments |= !is_blank(text);
-                pen.argument(text);
+                if !self.is_tidied {
+                    pen.argument(text);
+                }
             }
             Channel::Text => pen.text(text),
             Channel::Summary | Channel::Thought => pen.delta(text),
@@ -370,6 +376,8 @@ impl Draft {
             name: pen.setup.names.original(name),
         };
         pen.open(tool);
+        self.is_tidied =
+            self.kind == ItemKind::Call && tidy::has_work(pen.setup.names.original(name));
         if self.kind == ItemKind::CustomCall {
             pen.delta(r#"{\"input\":\""#);
         }
@@ -471,8 +479,20 @@ impl Draft {
             return self.finish(pen);
         }
         self.is_finished = true;
+        if let Some(arguments) = self.untold() {
+            pen.argument(&arguments);
+        }
         pen.close();
         self.written = Vec::new();
+    }
+
+    /// The arguments that were kept until the end, where they were.
+    fn untold(&mut self) -> Option<String> {
+        let is_kept = std::mem::take(&mut self.is_tidied);
+        let mut parts = std::mem::take(&mut self.written).into_iter();
+        is_kept
+            .then(|| parts.next().map(|(_, text)| text))
+            .flatten()
     }
 
     /// Ends the item: nothing more will be told of it.
@@ -482,6 +502,9 @@ impl Draft {
         match self.kind {
             ItemKind::Call => {
                 self.open_call(pen);
+                if let Some(arguments) = self.untold() {
+                    pen.argument(&tidy::arguments(&arguments));
+                }
                 if !self.has_arguments {
                     pen.delta("{}");
                 }

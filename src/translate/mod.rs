@@ -1,10 +1,10 @@
 //! Messages requests into Responses requests, Responses events into Messages events. Pure: names only `wire`, `sse`
-//! and `catalogue`. Requests: [`request`] (the whole body), `items`, `content`, `media`, `documents`, `calls` and `past`
-//! (the conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call), `tools`,
-//! `schema`, [`names`], [`search`] and [`domains`] (what may be called), `effort` and `format` (how to answer), [`loss`]
-//! (what could not be told), [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is), [`shrink`] (a
-//! conversation that is too long even to be summed up). Answers: [`stream`] and [`fold`], which write by `draft`, `hits`
-//! (searches) and `records`, and end early where [`cut`] says so.
+//! and `catalogue`. Requests: [`request`] (the whole body), `items`, `content`, `media`, `documents`, `calls` and
+//! `past` (the conversation), [`papers`] (what PDFs say), `pairs` and `ids` (which result answers which call),
+//! `tools`, `schema`, [`names`], [`search`] and [`domains`] (what may be called), `effort` and `format` (how to
+//! answer), [`loss`] (what could not be told), [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is),
+//! [`shrink`] (a conversation that is too long even to be summed up). Answers: [`stream`] and [`fold`], which write
+//! by `draft`, `hits` (searches) `tidy` (arguments) and `records`, and end early where [`cut`] says so.
 
 mod calls;
 mod content;
@@ -20,6 +20,7 @@ mod pairs;
 mod past;
 mod records;
 mod schema;
+mod tidy;
 mod tools;
 mod weigh;
 mod writer;
