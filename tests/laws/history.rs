@@ -426,7 +426,7 @@ impl Marker {
             let excuses: &[&'static str] = match kind.as_str() {
                 "text" | "tool_reference" => &[],
                 "image" => &["image"],
-                "document" => &["document"],
+                "document" => &["document", "image"],
                 "tool_use" if is_nested => &["misplaced_block"],
                 "tool_use" => &[],
                 "tool_result" if is_nested => &["misplaced_block"],

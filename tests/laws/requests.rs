@@ -46,7 +46,7 @@ fn assert_nothing_vanished(history: &History, translated: &Translated, body: &Va
                 translated.losses
             );
             // What stands inside of another block may share that one's loss.
-            vanished += usize::from(!mark.is_nested && mark.excuses != ["document"]);
+            vanished += usize::from(!mark.is_nested && !mark.excuses.contains(&"document"));
         }
     }
     assert!(
