@@ -14,6 +14,7 @@ use crate::cli::quota::QuotaWords;
 use crate::cli::statusline::StatuslineWords;
 use crate::config::{KEYS, Key, Overrides, Scope, UnknownWord};
 use crate::pdf::apart::READ_WORD;
+use crate::settings::lease::Landing;
 
 /// What was typed.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Words {
     Renew,
     /// Hidden: read a PDF, up to so many bytes of text.
     ReadPdf(usize),
+    /// Hidden: finish giving back the client's settings file.
+    Land(Landing),
     /// Hidden: become the client.
     Child(Vec<OsString>),
 }
@@ -78,14 +81,7 @@ pub enum UsageError {
 }
 
 /// Words that are ours as the first argument, but have no command yet.
-const RESERVED: [&str; 6] = [
-    "models",
-    "config",
-    "restore",
-    "start",
-    "dashboard",
-    "completions",
-];
+const RESERVED: [&str; 5] = ["models", "config", "start", "dashboard", "completions"];
 
 #[derive(Debug, Parser)]
 #[command(name = "ccx", bin_name = "ccx", disable_help_subcommand = true)]
@@ -139,6 +135,12 @@ pub enum Own {
         /// Also ask whether ChatGPT can be reached
         #[arg(long)]
         online: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give back Claude Code's settings file, where a ccx that was killed left it
+    Restore {
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -220,11 +222,12 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
         "--ccx-leader" => Ok(Words::Leader(words[1..].to_vec())),
         RENEW_WORD => Ok(Words::Renew),
         READ_WORD => Ok(Words::ReadPdf(enough(&words[1..]))),
+        LAND => land(words),
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),
         "login" | "status" | "daemon" | "demo" | "doctor" | "quota" | "accounts" | "use"
-        | "logout" | "statusline" => {
+        | "logout" | "statusline" | "restore" => {
             let program = OsStr::new("ccx");
             let line = std::iter::once(program).chain(words.iter().map(OsString::as_os_str));
             Ok(Words::Own(Line::try_parse_from(line)?.own))
@@ -238,6 +241,20 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
 fn enough(words: &[OsString]) -> usize {
     let word = words.first().and_then(|word| word.to_str());
     word.and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
+/// Names the hidden mode that ends a landing; behind it, the journal and the name of the one who waits.
+pub const LAND: &str = "--ccx-land";
+
+fn land(words: &[OsString]) -> Result<Words, UsageError> {
+    let text = |at: usize| words.get(at).and_then(|word| word.to_str());
+    match (text(1), text(2)) {
+        (Some(journal), Some(lander)) => Ok(Words::Land(Landing {
+            journal: journal.to_owned(),
+            lander: lander.to_owned(),
+        })),
+        _ => Err(UsageError::NoValue(LAND.to_owned())),
+    }
 }
 
 fn launch(words: &[OsString]) -> Result<Words, UsageError> {
@@ -497,7 +514,6 @@ mod tests {
         for line in [
             &["--ccx-nonsense"][..],
             &["--account"],
-            &["restore"],
             &["doctor", "everything"],
             &["login", "--take-over"],
             &["statusline", "--nonsense"],

@@ -185,6 +185,7 @@ impl Stage {
         let backend = Backend::start(setup::bind(0)?, scenario, vec![account])?;
         let mut environment = environment.clone();
         environment.set("HOME", &home);
+        environment.set("CLAUDE_CONFIG_DIR", &config);
         environment.set("CODEX_HOME", &codex);
         environment.set("CCX_HOME", path.join("ccx"));
         environment.set("CCX_UPSTREAM_URL", backend.base_url());

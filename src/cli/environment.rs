@@ -40,6 +40,13 @@ impl Environment {
         self.path("HOME")
     }
 
+    /// Returns the client's user settings file, whether it is there or not.
+    pub fn client_settings(&self) -> Option<PathBuf> {
+        let directory = self.path("CLAUDE_CONFIG_DIR");
+        let directory = directory.or_else(|| Some(self.home()?.join(".claude")))?;
+        Some(directory.join("settings.json"))
+    }
+
     /// Sets a variable in this copy only.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.variables.insert(name.into(), value.into());

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::pdf;
 use crate::proxy::gauges::Gauges;
-use crate::proxy::guard::Guard;
+use crate::proxy::guard::{Door, Guard};
 use crate::proxy::lessons::Lessons;
 use crate::proxy::papers::PaperShelf;
 use crate::proxy::server::serve;
@@ -47,6 +47,8 @@ pub struct Parts {
     pub pdf: pdf::apart::Reader,
     /// Whom to let in.
     pub secret: Secret<String>,
+    /// Who may come by way of the user's settings file.
+    pub door: Option<Door>,
 }
 
 /// A proxy that serves. Dropped without [`Host::stop`], it is cut off.
@@ -75,7 +77,7 @@ impl Host {
         listener.set_nonblocking(true)?;
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let service = Arc::new(Service {
-            guard: Guard::new(parts.secret, port),
+            guard: Guard::new(parts.secret, port).with_door(parts.door),
             broker: parts.broker,
             client: parts.client,
             shelf: parts.shelf,

@@ -13,7 +13,8 @@ use crate::catalogue::model::Model;
 use crate::cli::args::LaunchWords;
 use crate::cli::environment::Environment;
 use crate::cli::host::{Host, fresh_secret};
-use crate::cli::models;
+use crate::cli::lease::{Early, Leasing};
+use crate::cli::models::{self, Chosen};
 use crate::cli::setup::{self, Setup};
 use crate::cli::sign_in;
 use crate::cli::ui;
@@ -150,7 +151,9 @@ fn with_proxy(
         is_pinned: words.account.is_some(),
         ..setup.rules(Some(&account.id))
     };
-    let parts = setup.parts(rules, secret.clone())?;
+    let mut parts = setup.parts(rules, secret.clone())?;
+    let leasing = Leasing::new(&setup, environment);
+    parts.door = leasing.door();
     let (shelf, families) = (parts.shelf.clone(), parts.families.clone());
     let is_known = shelf.adopt(&account.id);
     let host = Host::start(setup::listen(0)?, parts)
@@ -166,9 +169,16 @@ fn with_proxy(
         health.window(&account.id, model, listed, crate::proxy::entry::now())
     });
     let listed: Vec<&Model> = catalogue.listed().collect();
-    let chosen = models::chosen(&arguments, user.as_ref(), environment);
-    let models = models::for_overlay(&catalogue, &families, &listed, chosen.as_deref());
-    let default = models.default.filter(|_| chosen.is_none());
+    let picked = leasing
+        .picked()
+        .filter(|slug| catalogue.get(slug).is_some());
+    let chosen = models::chosen(&arguments, user.as_ref(), environment, picked);
+    let name = chosen.as_ref().map(Chosen::name);
+    let models = models::for_overlay(&catalogue, &families, &listed, name);
+    let default = match &chosen {
+        Some(Chosen::Theirs(_)) => None,
+        Some(Chosen::Picked(_)) | None => models.default,
+    };
     let status_line = (!has_status_line(environment))
         .then(|| status_line_command(&launch.leader, &account.id))
         .flatten();
@@ -195,9 +205,19 @@ fn with_proxy(
     for (name, value) in overlay::proxy_exceptions(value) {
         launch.set.push((name.into(), value.into()));
     }
+    let early = Early::watch()
+        .context("could not watch for signals")
+        .map_err(internal)?;
+    let held = leasing.begin(plan.base_url, models::only_ours(&listed));
     ready();
-    let ending = session::run(&launch).map_err(start_failed);
+    let ending = match early.came() {
+        // Before there was anything that could pass it on.
+        Some(signal) => Ok(Ending::Signal(signal)),
+        None => session::run(&launch).map_err(start_failed),
+    };
+    drop(early);
 
+    let unreturned = held.and_then(|held| leasing.end(held));
     let released = file.release();
     let ledger = host.ledger();
     host.stop(DRAIN);
@@ -205,6 +225,9 @@ fn with_proxy(
         ui::note(&format!(
             "ccx: the session's settings are left behind: {error}"
         ));
+    }
+    if let Some(told) = unreturned {
+        ui::note(&told);
     }
     Ok(Finished {
         ending: ending?,
@@ -214,14 +237,12 @@ fn with_proxy(
 
 /// Says whether the user, or the project, has a status line already: theirs stays.
 fn has_status_line(environment: &Environment) -> bool {
-    let directory = environment
-        .path("CLAUDE_CONFIG_DIR")
-        .or_else(|| Some(environment.home()?.join(".claude")));
+    let file = environment.client_settings();
     let start = std::env::current_dir();
-    let (Some(directory), Ok(start)) = (directory, start) else {
+    let (Some(directory), Ok(start)) = (file.as_deref().and_then(Path::parent), start) else {
         return false;
     };
-    layers::sets(&layers::files(&directory, &start), "statusLine")
+    layers::sets(&layers::files(directory, &start), "statusLine")
 }
 
 /// Returns our status line as a command for the client's shell; `None` when our path cannot be told in text.

@@ -31,36 +31,65 @@ pub fn wait_for_list(shelf: &Shelf) {
     }
 }
 
+/// The model that a session starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The client knows it by itself.
+    Theirs(String),
+    /// It was picked in an earlier session. The client's settings do not keep that: it has to be told.
+    Picked(String),
+}
+
+impl Chosen {
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Theirs(name) | Self::Picked(name) => name,
+        }
+    }
+}
+
 /// Returns the model that the user has chosen, in the client's order: by argument, by variable (which settings may
 /// set too, and then outrank the process), in the `user`'s own `--settings`, in the client's user settings. Theirs
-/// stays.
+/// stays. What was `picked` in a session of ccx comes before the client's user settings: it stood there.
 ///
 /// Only looks: a file that does not parse chooses nothing, and is the client's to complain about.
 pub fn chosen(
     arguments: &[OsString],
     user: Option<&Map<String, Value>>,
     environment: &Environment,
-) -> Option<String> {
+    picked: Option<String>,
+) -> Option<Chosen> {
     let text = |name: &OsStr| name.to_string_lossy().into_owned();
     if let Some(name) = merge::model(arguments) {
-        return Some(text(name));
+        return Some(Chosen::Theirs(text(name)));
     }
     let client = client_settings(environment);
     let layers = || user.into_iter().chain(&client);
     let named = |value: Option<&Value>| Some(value?.as_str()?.to_owned());
+    let model = |settings: &Map<String, Value>| named(settings.get("model"));
     let by_variable = layers().find_map(|settings| named(settings.get("env")?.get(VARIABLE)));
     by_variable
         .filter(|name| !name.is_empty())
         .or_else(|| environment.get(VARIABLE).map(text))
-        .or_else(|| layers().find_map(|settings| named(settings.get("model"))))
+        .or_else(|| user.and_then(model))
+        .map(Chosen::Theirs)
+        .or_else(|| picked.map(Chosen::Picked))
+        .or_else(|| client.as_ref().and_then(model).map(Chosen::Theirs))
+}
+
+/// Returns the models whose names mean nothing to the client without ccx.
+pub fn only_ours(listed: &[&Model]) -> Vec<String> {
+    let slugs = listed.iter().map(|model| model.slug.as_str());
+    slugs
+        .filter(|slug| Family::of(slug).is_none())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Reads the client's user settings.
 fn client_settings(environment: &Environment) -> Option<Map<String, Value>> {
-    let directory = environment
-        .path("CLAUDE_CONFIG_DIR")
-        .or_else(|| Some(environment.home()?.join(".claude")))?;
-    let file = directory.join("settings.json");
+    let file = environment.client_settings()?;
     // A pipe or a device under that name must not hang the launch.
     if !file.metadata().is_ok_and(|found| found.is_file()) {
         return None;
@@ -104,7 +133,8 @@ mod tests {
         let user = serde_json::json!({"model": "by-settings"});
         let user = user.as_object();
         let chosen = |words: &[OsString], user, environment: &Environment| {
-            chosen(words, user, environment).unwrap_or_default()
+            let chosen = chosen(words, user, environment, None);
+            chosen.map_or_else(String::new, |chosen| chosen.name().to_owned())
         };
         assert_eq!(chosen(&[], None, &environment), "");
         for (text, expected) in [
@@ -122,6 +152,33 @@ mod tests {
         fs::write(directory.join("settings.json"), text).unwrap();
         assert_eq!(chosen(&[], user, &environment), "by-file-variable");
         assert_eq!(chosen(&words, user, &environment), "by-word");
+    }
+
+    #[test]
+    fn l15_what_was_picked_comes_before_the_clients_settings_and_after_everything_else() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join(".claude");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("settings.json"), r#"{"model":"opus"}"#).unwrap();
+        let mut environment = Environment::default();
+        environment.set("HOME", home.path());
+        let picked = || Some("gpt-6-luna".to_owned());
+        let user = serde_json::json!({"model": "by-settings"});
+        let theirs = |name: &str| Some(Chosen::Theirs(name.to_owned()));
+        assert_eq!(
+            chosen(&[], None, &environment, picked()),
+            picked().map(Chosen::Picked)
+        );
+        assert_eq!(chosen(&[], None, &environment, None), theirs("opus"));
+        assert_eq!(
+            chosen(&[], user.as_object(), &environment, picked()),
+            theirs("by-settings")
+        );
+        let words = ["--model=haiku".into()];
+        assert_eq!(
+            chosen(&words, None, &environment, picked()),
+            theirs("haiku")
+        );
     }
 
     #[test]

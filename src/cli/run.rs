@@ -7,7 +7,7 @@ use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
 use crate::cli::setup::VERSION;
 use crate::cli::{accounts, activate, logout, quota, renew, statusline};
-use crate::cli::{daemon, demo, doctor, launch, login, status, ui};
+use crate::cli::{daemon, demo, doctor, launch, login, restore, status, ui};
 use crate::error::{Kind, Report};
 use crate::pdf::apart;
 use crate::terminal::leader;
@@ -25,7 +25,12 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
         Words::ReadPdf(enough) => return pdf(enough),
         _ => {}
     }
-    match run(words, &Environment::read()) {
+    let environment = Environment::read();
+    #[cfg(debug_assertions)]
+    if let Some(number) = environment.text("CCX_FAULT") {
+        crate::files::fault::arm(number.parse().unwrap_or_default());
+    }
+    match run(words, &environment) {
         Ok(code) => code.into(),
         Err(report) => {
             ui::note(&report.to_string());
@@ -67,7 +72,9 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
             ui::result(&format!("ccx {VERSION}\n"));
             Ok(0)
         }
+        Words::Own(Own::Restore { json }) => restore::run(environment, json),
         Words::Renew => renew::run(environment).map(|()| 0),
+        Words::Land(landing) => restore::land(environment, &landing),
         // Taken by `main` before.
         Words::Leader(_) | Words::Child(_) | Words::ReadPdf(_) => Ok(Kind::Internal.exit_code()),
     }

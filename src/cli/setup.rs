@@ -164,6 +164,7 @@ impl Setup {
             gauges,
             pdf,
             secret,
+            door: None,
         })
     }
 }

@@ -19,7 +19,10 @@ use crate::error::Report;
 use crate::proxy::entry::now;
 use crate::proxy::gauges;
 use crate::proxy::readings::{Readings, Turn};
+use crate::settings::journal::Wish;
+use crate::settings::lease::{Has, Leases};
 use crate::settings::private;
+use crate::settings::target::Target;
 use crate::time::UnixSeconds;
 
 const FAMILIES: [(&str, Family); 4] = [
@@ -41,6 +44,8 @@ struct Status<'a> {
     windows: BTreeMap<String, Window>,
     client: Option<String>,
     sessions: usize,
+    lease: Option<Has>,
+    wish: Wish,
     state: String,
     now: UnixSeconds,
 }
@@ -76,6 +81,8 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         windows,
         client: client.map(|path| path.display().to_string()),
         sessions: private::running(&setup.places.run),
+        lease: lease(&setup, environment),
+        wish: setup.config.lease,
         state: setup.places.state.display().to_string(),
         now,
     };
@@ -86,7 +93,39 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
     Ok(0)
 }
 
+/// Who has the client's settings file, if anybody but the user does.
+fn lease(setup: &Setup, environment: &Environment) -> Option<Has> {
+    let target = Target::find(&environment.client_settings()?).ok()?;
+    let states = Leases::below(&setup.places.state).states();
+    let state = states
+        .into_iter()
+        .find(|state| state.path == target.path())?;
+    (state.has != Has::Nobody).then_some(state.has)
+}
+
 impl Status<'_> {
+    fn lease_json(&self) -> Value {
+        match &self.lease {
+            None | Some(Has::Nobody) => Value::Null,
+            Some(Has::Session(url)) => json!({"state": "held", "url": url}),
+            Some(Has::Lander) => json!({"state": "ending"}),
+            Some(Has::Dead) => json!({"state": "dead"}),
+        }
+    }
+
+    fn lease_in_words(&self) -> String {
+        match (&self.lease, self.wish) {
+            (Some(Has::Session(url)), _) => format!("settings.json leads to {url}"),
+            (Some(Has::Lander), _) => "being given back, after running clients are told".to_owned(),
+            (Some(Has::Dead), _) => "left by a ccx that was killed; `ccx restore`".to_owned(),
+            (_, Wish::Never) => "none, as `lease` says: settings.json is yours".to_owned(),
+            (_, _) if self.sessions > 0 => {
+                "not taken: settings.json is yours; see docs/settings-lease.md".to_owned()
+            }
+            _ => "none: settings.json is yours".to_owned(),
+        }
+    }
+
     fn active(&self) -> Option<&View<'_>> {
         self.views.iter().find(|view| view.is_active)
     }
@@ -117,7 +156,7 @@ impl Status<'_> {
             "last_turn": turn,
             "sessions": self.sessions,
             "losses": self.readings.losses_by_kind(),
-            "lease": null,
+            "lease": self.lease_json(),
             "models": models,
             "windows": self.windows,
             "client": self.client,
@@ -181,10 +220,7 @@ impl Status<'_> {
                 count => format!("{count} sessions run, each with a proxy of its own"),
             },
         );
-        line(
-            "lease",
-            "none: Claude Code's own settings files stay as they are",
-        );
+        line("lease", &self.lease_in_words());
         let losses = self.readings.losses_by_kind();
         if !losses.is_empty() {
             line("losses", &losses_in_words(&losses));
@@ -332,6 +368,8 @@ mod tests {
             .into(),
             client: None,
             sessions,
+            lease: None,
+            wish: Wish::Auto,
             state: "/home/ann/.local/state/ccx".to_owned(),
             now: NOW,
         };
@@ -352,7 +390,7 @@ last turn  1m ago, gpt-5.5 in place of gpt-6.1-sol, 87% of the input from the câ
 last error 2h ago: 529 upstream is overloaded: the servers are busy now, try agâ€¦
 also       ann@example.com, plan free, limit, 10d 10h, 30d 0%
 proxy      2 sessions run, each with a proxy of its own
-lease      none: Claude Code's own settings files stay as they are
+lease      not taken: settings.json is yours; see docs/settings-lease.md
 losses     document_text 13, image_url 1
 opus       gpt-6.1-sol
 haiku      -

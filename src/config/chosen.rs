@@ -5,6 +5,7 @@ use crate::catalogue::families::{Families, Family};
 use crate::config::fault::UnknownWord;
 use crate::config::keys::{Key, Takes};
 use crate::proxy::class::Classes;
+use crate::settings::journal::Wish;
 
 /// ccx's own settings. The default is what holds without a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Config {
     pub failover: bool,
     /// Whether a request is refused that upstream cannot be told in full.
     pub strict: bool,
+    /// Whether a launch points the client's settings file at its proxy.
+    pub lease: Wish,
     /// The families whose models the person chose, and the models, best first.
     pub families: Vec<(Family, Vec<String>)>,
     /// Which model serves the client's calls beside the conversation.

@@ -5,6 +5,7 @@
 
 use crate::account::strategy::Strategy;
 use crate::config::chosen::{Config, Secrets};
+use crate::settings::journal::Wish;
 
 /// A key of `config.toml`. Two keys are the same when their names are.
 #[derive(Debug)]
@@ -95,6 +96,20 @@ pub static KEYS: &[Key] = &[
         takes: Takes::Word {
             set: |config, word| put(&mut config.strict, switch(word)),
             show: |config| switched(config.strict),
+        },
+    },
+    Key {
+        name: "lease",
+        wanted: "\"auto\", \"always\" or \"never\"",
+        usage: "MODE",
+        help: "Serve editors and other Claude Codes too: auto, always, never",
+        scope: Scope::Launch,
+        takes: Takes::Word {
+            set: |config, word| {
+                let named = |wish: &Wish| wish.word() == word;
+                put(&mut config.lease, Wish::ALL.into_iter().find(named))
+            },
+            show: |config| config.lease.word().to_owned(),
         },
     },
     Key {

@@ -180,6 +180,7 @@ mod tests {
     use crate::account::strategy::Strategy;
     use crate::catalogue::families::Families;
     use crate::config::{Overrides, Secrets};
+    use crate::settings::journal::Wish;
 
     #[test]
     fn an_empty_file_is_the_defaults() {
@@ -201,6 +202,7 @@ mod tests {
             strategy = "most-remaining"   # spread the load
             failover = "on"
             strict = true
+            lease = "always"
 
             [families]
             opus = ["gpt-9", " gpt-6-sol "]
@@ -221,6 +223,7 @@ mod tests {
             strategy: Strategy::MostRemaining,
             failover: true,
             strict: true,
+            lease: Wish::Always,
             families: vec![
                 (Family::Opus, list(&["gpt-9", "gpt-6-sol"])),
                 (Family::Haiku, list(&["gpt-9-mini"])),

@@ -2,10 +2,15 @@
 //!
 //! Knows nothing of what it writes. Callers that read before they write hold a lock (`lock`).
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown};
+
+use super::fault;
 
 /// Symbolic links followed from the given path to the real file; the kernel's own limit.
 const LINK_LIMIT: usize = 40;
@@ -71,17 +76,29 @@ impl Staged {
             .permissions(fs::Permissions::from_mode(0o600))
             .tempfile_in(&directory)
             .map_err(failed("write beside"))?;
+        fault::point();
         file.write_all(bytes).map_err(failed("write beside"))?;
+        fault::point();
         // The mode is set on the open file: a umask does not apply, and it is in place before the name is.
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(mode))
             .map_err(failed("set the mode of"))?;
+        fault::point();
         file.as_file().sync_all().map_err(failed("sync"))?;
+        fault::point();
         Ok(Self {
             target,
             directory,
             file,
         })
+    }
+
+    /// Gives the new file to the owner and the group of the old one, as far as the system allows.
+    pub fn give_to(&self, user: u32, group: u32) {
+        let file = self.file.as_file();
+        // The group first: a file that is somebody else's cannot be given on.
+        let _ = fchown(file, None, Some(Gid::from_raw(group)));
+        let _ = fchown(file, Some(Uid::from_raw(user)), None);
     }
 
     /// Puts the new content in the place of the old.
@@ -99,10 +116,38 @@ impl Staged {
         self.file
             .persist(&self.target)
             .map_err(|refused| failed("replace", &self.target, refused.error))?;
+        fault::point();
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(|source| failed("sync", &self.directory, source))
+            .map_err(|source| failed("sync", &self.directory, source))?;
+        fault::point();
+        Ok(())
     }
+}
+
+/// Removes `path`, so that it stays removed after a power cut. It need not be there.
+///
+/// # Errors
+///
+/// The system refuses to remove it, or to sync its directory.
+pub fn remove(path: &Path) -> Result<(), WriteError> {
+    let failed = |attempt, path: &Path, source| WriteError {
+        attempt,
+        path: path.to_owned(),
+        source,
+    };
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("remove", path, error)),
+    }
+    fault::point();
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| failed("sync", directory, source))?;
+    fault::point();
+    Ok(())
 }
 
 /// Removes what crashed writers left beside `path`. Only for a caller whose lock keeps living ones out.
@@ -125,13 +170,23 @@ pub fn sweep(path: &Path) {
     }
 }
 
+/// Says whether a name is that of a staged file.
+pub fn is_staged(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") && name.ends_with(STAGED.as_bytes())
+}
+
 fn staged_prefix(target: &Path) -> String {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     format!(".{name}.")
 }
 
-/// The path behind all links; the file itself need not exist.
-fn real(path: &Path) -> io::Result<PathBuf> {
+/// Returns the path behind all links; the file itself need not exist.
+///
+/// # Errors
+///
+/// The links lead round in a ring, or cannot be read.
+pub fn real(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..LINK_LIMIT {
         match fs::read_link(&at) {

@@ -4,7 +4,7 @@
 //! protects is the caller's business.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,14 +15,24 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes of a process id that was written into a lock.
+const SIGNATURE: u64 = 16;
+
 /// Why a lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody else held it for as long as we were willing to wait.
-    #[error("{} was in use by another process for {} s", path.display(), waited.as_secs())]
+    #[error(
+        "{} was in use by {} for {} s",
+        path.display(),
+        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+        waited.as_secs()
+    )]
     Busy {
         /// The lock.
         path: PathBuf,
+        /// The process that has signed it last, if it was signed.
+        holder: Option<u32>,
         /// How long we waited.
         waited: Duration,
     },
@@ -40,7 +50,7 @@ pub enum LockError {
 /// other too, and a child that was started meanwhile does not inherit it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -68,20 +78,30 @@ impl Lock {
         let mut pause = FIRST_PAUSE;
         loop {
             match fs4::FileExt::try_lock(&file) {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(fs4::TryLockError::WouldBlock) => {}
                 Err(fs4::TryLockError::Error(source)) => return Err(failed(source)),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                let mut holder = String::new();
+                let _ = (&file).take(SIGNATURE).read_to_string(&mut holder);
                 return Err(LockError::Busy {
                     path: path.to_owned(),
+                    holder: holder.trim().parse().ok(),
                     waited: wait,
                 });
             }
             thread::sleep(pause.min(left));
             pause = (pause * 2).min(LAST_PAUSE);
         }
+    }
+
+    /// Writes our process id into the lock, for the words of whoever waits in vain. Nothing depends on it.
+    pub fn sign(&self) {
+        let text = format!("{}\n", std::process::id());
+        let _ = self.file.set_len(0);
+        let _ = (&self.file).write_all(text.as_bytes());
     }
 }
 
@@ -123,6 +143,19 @@ mod tests {
         receiver.recv().unwrap();
         drop(held);
         waiter.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn l12_who_waits_in_vain_is_told_the_holder() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.lock");
+        let held = Lock::acquire(&path, Duration::ZERO).unwrap();
+        held.sign();
+        let error = Lock::acquire(&path, Duration::ZERO).unwrap_err();
+        let told = format!("was in use by process {} for 0 s", std::process::id());
+        assert!(error.to_string().ends_with(&told), "{error}");
+        drop(held);
+        Lock::acquire(&path, PATIENCE).unwrap();
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub mod atomic;
 pub mod directory;
+pub mod fault;
 pub mod lock;
 pub mod places;

@@ -3,6 +3,10 @@
 //! A web page can make a browser send requests to loopback. It cannot forge `Host` (DNS rebinding shows
 //! there), it cannot leave `Origin` out of a cross-site request, and it does not know the secret.
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use subtle::ConstantTimeEq as _;
 
@@ -24,13 +28,67 @@ pub enum Refusal {
 pub struct Guard {
     secret: Secret<String>,
     hosts: [String; 3],
+    door: Option<Door>,
+}
+
+/// A second secret, for clients that come by way of the user's settings file: so that it is known whether any did.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The secret.
+    pub token: Secret<String>,
+    /// Who is told.
+    pub witness: Arc<Witness>,
+}
+
+/// Remembers that a door was used, and tells somebody the first time.
+#[derive(Default)]
+pub struct Witness {
+    was_used: AtomicBool,
+    listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Witness {
+    /// Has `listener` called once the door is used; at once if it was. It must return at once and may be called twice.
+    pub fn tell(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let listener = self.listener.get_or_init(|| Box::new(listener));
+        if self.was_used.load(Ordering::SeqCst) {
+            listener();
+        }
+    }
+
+    fn note(&self) {
+        if !self.was_used.swap(true, Ordering::SeqCst)
+            && let Some(listener) = self.listener.get()
+        {
+            listener();
+        }
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness")
+            .field("was_used", &self.was_used)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Guard {
     /// Makes the guard of a proxy that listens on loopback `port`.
     pub fn new(secret: Secret<String>, port: u16) -> Self {
         let hosts = ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}"));
-        Self { secret, hosts }
+        Self {
+            secret,
+            hosts,
+            door: None,
+        }
+    }
+
+    /// Lets in who comes by `door` too.
+    #[must_use]
+    pub fn with_door(mut self, door: Option<Door>) -> Self {
+        self.door = door;
+        self
     }
 
     /// Says whether a request with these headers comes to the right place and from no browser.
@@ -60,12 +118,20 @@ impl Guard {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
             .map(|(_, token)| token);
         let key = headers.get("x-api-key").map(|value| value.as_bytes());
-        let ours = self.secret.expose().as_bytes();
-        let matches = |theirs: &[u8]| bool::from(theirs.ct_eq(ours));
-        if bearer.is_some_and(matches) || key.is_some_and(matches) {
-            Ok(())
-        } else {
-            Err(Refusal::Secret)
+        let shows = |secret: &Secret<String>| {
+            let ours = secret.expose().as_bytes();
+            let matches = |theirs: &[u8]| bool::from(theirs.ct_eq(ours));
+            bearer.is_some_and(matches) || key.is_some_and(matches)
+        };
+        if shows(&self.secret) {
+            return Ok(());
+        }
+        match &self.door {
+            Some(door) if shows(&door.token) => {
+                door.witness.note();
+                Ok(())
+            }
+            _ => Err(Refusal::Secret),
         }
     }
 }
@@ -137,6 +203,36 @@ mod tests {
             (vec![("x-api-key", "")], no),
         ] {
             assert_eq!(guard.check_secret(&headers(&pairs)), want, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn l14_whoever_comes_by_the_door_is_let_in_and_told_of() {
+        let door = Door {
+            token: Secret::new("d00r".to_owned()),
+            witness: Arc::default(),
+        };
+        let witness = Arc::clone(&door.witness);
+        let guard = Guard::new(Secret::new("s".to_owned()), 4000);
+        let by_door = headers(&[("authorization", "Bearer d00r")]);
+        assert_eq!(guard.check_secret(&by_door), Err(Refusal::Secret));
+        let guard = guard.with_door(Some(door));
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        assert_eq!(guard.check_secret(&headers(&[("x-api-key", "s")])), Ok(()));
+        assert_eq!(
+            guard.check_secret(&headers(&[("x-api-key", "d")])),
+            Err(Refusal::Secret)
+        );
+        // Before anybody listens, and after.
+        for expected in [1, 1] {
+            assert_eq!(guard.check_secret(&by_door), Ok(()));
+            let counted = Arc::clone(&calls);
+            if expected == 1 && calls.load(Ordering::SeqCst) == 0 {
+                witness.tell(move || {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), expected);
         }
     }
 }
