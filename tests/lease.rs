@@ -612,6 +612,10 @@ fn l10_a_kill_between_any_two_writes_leaves_a_whole_file_that_is_given_back() {
             let output = stage.ccx(&[""]);
             assert!(output.status.success(), "{number}: {output:?}");
         }
+        // The client of the killed one may be seen dying: then the others are told first.
+        wait_until("the file", || {
+            read(&stage.settings()) == ODD && journals(&stage) == 0
+        });
         assert_eq!(read(&stage.settings()), ODD, "{number}");
         assert_eq!(mode(&stage.settings()), 0o644, "{number}");
         assert_eq!(journals(&stage), 0, "{number}");

@@ -6,12 +6,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use sysinfo::{
     Pid, Process, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind,
 };
 
+use super::private;
 use super::target::Target;
 
 /// Words of a command line that are looked at: an interpreter, perhaps an option of its, and a script.
@@ -19,6 +21,10 @@ const WORDS: usize = 3;
 
 /// Processes between a client and the ccx that started it. More than this is no launch.
 const DEEPEST: usize = 32;
+
+/// How often a process is looked at that does not tell its environment, and how long between.
+const LOOKS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Says whether a client runs that reads `target` and was not started by a ccx.
 pub fn is_foreign_running(target: &Path) -> bool {
@@ -39,23 +45,39 @@ pub fn is_foreign_running(target: &Path) -> bool {
     let suspects: Vec<Pid> = system
         .processes()
         .values()
-        .filter(|process| is_suspect(process) && !is_launched(&system, process))
+        .filter(|process| is_suspect(process))
+        .filter(|process| !is_bound(process.cmd()) && !is_launched(&system, process))
         .map(Process::pid)
         .collect();
-    if suspects.is_empty() {
-        return false;
+    let mut left = suspects;
+    for _ in 0..LOOKS {
+        if left.is_empty() {
+            return false;
+        }
+        let kind = ProcessRefreshKind::nothing()
+            .with_environ(UpdateKind::Always)
+            .without_tasks();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&left), true, kind);
+        let mut unknown = Vec::new();
+        for pid in left {
+            let Some(process) = system.process(pid).filter(|process| is_living(process)) else {
+                continue;
+            };
+            match settings(process.environ()) {
+                Some(path) if Target::find(&path).is_ok_and(|theirs| theirs.path() == target) => {
+                    return true;
+                }
+                Some(_) => {}
+                None => unknown.push(pid),
+            }
+        }
+        left = unknown;
+        // One that is about to end tells nothing any more: soon it is gone.
+        if !left.is_empty() {
+            std::thread::sleep(PAUSE);
+        }
     }
-    let kind = ProcessRefreshKind::nothing()
-        .with_environ(UpdateKind::Always)
-        .without_tasks();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&suspects), false, kind);
-    suspects
-        .iter()
-        .filter_map(|pid| system.process(*pid))
-        .any(|process| match settings(process.environ()) {
-            Some(path) => Target::find(&path).is_ok_and(|theirs| theirs.path() == target),
-            None => true,
-        })
+    !left.is_empty()
 }
 
 fn is_living(process: &Process) -> bool {
@@ -76,6 +98,12 @@ fn settings(environment: &[OsString]) -> Option<PathBuf> {
     };
     let directory = value("CLAUDE_CONFIG_DIR").or_else(|| Some(value("HOME")?.join(".claude")))?;
     Some(directory.join("settings.json"))
+}
+
+/// Says whether it was handed a private file of ours, which outranks the user's: also when its ccx is dead.
+fn is_bound(words: &[OsString]) -> bool {
+    let mut pairs = words.iter().zip(words.iter().skip(1));
+    pairs.any(|(flag, file)| flag == "--settings" && private::is_private(Path::new(file)))
 }
 
 /// Says whether a ccx started it: one is among those it comes from, in the same session. What a client's tools start
@@ -169,6 +197,19 @@ mod tests {
             let found = is_client(OsStr::new(name), program.map(Path::new), &words);
             assert_eq!(found, expected, "{name} {words:?}");
         }
+    }
+
+    #[test]
+    fn l08_a_client_that_was_handed_a_private_file_follows_no_other() {
+        let is_bound = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            is_bound(&words)
+        };
+        let file = "/run/user/1/ccx/overlay-0123.json";
+        assert!(is_bound(&["claude", "--settings", file, "-p"]));
+        assert!(!is_bound(&["claude", "--settings", "/home/a/overlay.json"]));
+        assert!(!is_bound(&["claude", file]));
+        assert!(!is_bound(&["claude", "--settings"]));
     }
 
     #[test]

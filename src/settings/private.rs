@@ -113,6 +113,17 @@ pub fn sweep(directory: &Path) -> usize {
         .count()
 }
 
+/// Returns how many files sessions have left behind that did not end by themselves.
+pub fn leftovers(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    let ours = entries
+        .flatten()
+        .filter(|entry| is_ours(&entry.file_name()));
+    ours.count().saturating_sub(running(directory))
+}
+
 /// Returns how many sessions are running: files whose owner holds their lock.
 pub fn running(directory: &Path) -> usize {
     let Ok(entries) = fs::read_dir(directory) else {
@@ -125,6 +136,11 @@ pub fn running(directory: &Path) -> usize {
         // Shared, and given back at once: it keeps no owner and no sweep waiting.
         .filter(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
         .count()
+}
+
+/// Says whether a path is one that such a file would have.
+pub fn is_private(path: &Path) -> bool {
+    path.file_name().is_some_and(is_ours)
 }
 
 fn is_ours(name: &OsStr) -> bool {
