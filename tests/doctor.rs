@@ -304,3 +304,58 @@ fn settings_that_lead_past_ccx_are_found() {
     fs::write(stage.settings(), proxied.to_string()).unwrap();
     assert_only(&findings(&stage, &[]), "settings: ", "sets a proxy");
 }
+
+#[test]
+fn l10_what_a_killed_ccx_left_is_found_and_fixed() {
+    let stage = healthy();
+    let settings = json!({"env": {
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:1", "ANTHROPIC_AUTH_TOKEN": "ccx-lease-00", "A": "b",
+    }});
+    fs::write(stage.settings(), settings.to_string()).unwrap();
+    fs::create_dir_all(stage.path("ccx/run")).unwrap();
+    fs::write(stage.path("ccx/run/overlay-1.json"), "").unwrap();
+    let store = stage.path("ccx/state/accounts.json");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o644)).unwrap();
+    let found = findings(&stage, &[]);
+    assert_eq!(found.len(), 3, "{found:?}");
+    for part in ["lease: ", "leftovers: 1 ", "files: "] {
+        assert!(
+            found.iter().any(|told| told.starts_with(part)),
+            "{part} {found:?}"
+        );
+    }
+    let fixed = without_secrets(&stage.ccx(&["doctor", "--fix"]));
+    assert!(
+        fixed.contains("given back") && fixed.contains("Nothing is wrong."),
+        "{fixed}"
+    );
+    assert_eq!(findings(&stage, &["--fix"]), Vec::<String>::new());
+    assert_eq!(
+        fs::read_to_string(stage.settings()).unwrap(),
+        r#"{"env":{"A":"b"}}"#
+    );
+}
+
+#[test]
+fn b13_a_project_that_names_another_host_is_mentioned() {
+    let stage = healthy();
+    fs::create_dir_all(stage.path("work/.claude")).unwrap();
+    let elsewhere = json!({"env": {"ANTHROPIC_BASE_URL": "https://else.where"}}).to_string();
+    fs::write(stage.path("work/.claude/settings.local.json"), elsewhere).unwrap();
+    assert_eq!(findings(&stage, &[]), Vec::<String>::new());
+    let text = without_secrets(&stage.ccx(&["doctor"]));
+    assert!(
+        text.contains(
+            "settings.local.json sets ANTHROPIC_BASE_URL: sessions of ccx do not follow it"
+        ),
+        "{text}"
+    );
+    for part in [
+        "named by CCX_CLAUDE",
+        "\nok lease ",
+        "\nok terminal ",
+        "\nok ports ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

@@ -10,6 +10,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::account::apart::RENEW_WORD;
 use crate::cli::accounts::AccountsWords;
+use crate::cli::doctor::DoctorWords;
 use crate::cli::quota::QuotaWords;
 use crate::cli::statusline::StatuslineWords;
 use crate::config::{KEYS, Key, Overrides, Scope, UnknownWord};
@@ -131,14 +132,7 @@ pub enum Own {
     },
     /// Look for what is wrong, and say what mends it
     #[command(after_help = "Claude Code's own doctor: `ccx -- doctor`")]
-    Doctor {
-        /// Also ask whether ChatGPT can be reached
-        #[arg(long)]
-        online: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(DoctorWords),
     /// Give back Claude Code's settings file, where a ccx that was killed left it
     Restore {
         /// Print JSON
@@ -578,10 +572,10 @@ mod tests {
             ),
             (
                 &["doctor", "--online"],
-                Words::Own(Own::Doctor {
+                Words::Own(Own::Doctor(DoctorWords {
                     online: true,
-                    json: false,
-                }),
+                    ..DoctorWords::default()
+                })),
             ),
             (
                 &["demo", "--yes"],

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// The port when neither `--port` nor `PORT` says another.
-const DEFAULT_PORT: u16 = 8081;
+pub(super) const DEFAULT_PORT: u16 = 8081;
 
 /// How long requests in flight may go on once the daemon is asked to end, unless it is asked twice.
 const DRAIN: Duration = Duration::from_secs(30);

@@ -1,12 +1,14 @@
 //! `ccx doctor`: looks at everything a launch depends on, and says what is wrong and what mends it.
 //!
-//! Changes nothing that a launch would not change, spends no token, and asks nobody unless `--online` is given. One
+//! Changes nothing unless `--fix` is given, spends no token, and asks nobody unless `--online` is. One
 //! file for each thing that is looked at; here is what they report and how that is shown.
 
 mod accounts;
 mod client;
+mod lease;
 mod network;
 mod places;
+mod terminal;
 
 use serde_json::json;
 
@@ -15,6 +17,20 @@ use crate::cli::setup::{self, VERSION};
 use crate::cli::ui;
 use crate::error::Report;
 use crate::proxy::entry::now;
+
+/// The words of `ccx doctor`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct DoctorWords {
+    /// Also ask whether ChatGPT can be reached
+    #[arg(long)]
+    pub online: bool,
+    /// Mend what ccx can mend: what sessions that were killed left behind, and who can read its files
+    #[arg(long)]
+    pub fix: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,23 +120,31 @@ impl State {
 /// # Errors
 ///
 /// It cannot be told where ccx's files would be.
-pub fn run(environment: &Environment, is_online: bool, as_json: bool) -> Result<u8, Report> {
+pub fn run(environment: &Environment, words: DoctorWords) -> Result<u8, Report> {
     let places = setup::places(environment)?;
     let now = now();
-    let mut checks = vec![client::program(environment)];
+    let mut checks = Vec::new();
+    if words.fix {
+        checks.extend(lease::fix(&places, environment));
+        checks.extend(places::fix(&places));
+    }
+    checks.push(client::program(environment));
     checks.extend(client::settings(environment));
+    checks.extend(lease::lease(&places, environment));
+    checks.push(terminal::terminal(environment));
+    checks.extend(terminal::ports());
     checks.push(places::config(&places));
     checks.extend(places::directories(&places));
     let (found, records) = accounts::accounts(&places, environment, now);
     checks.extend(found);
     checks.push(places::clock(&records, now));
     checks.extend(network::proxies(environment));
-    checks.extend(network::upstream(environment, is_online, now));
+    checks.extend(network::upstream(environment, words.online, now));
     let findings = checks
         .iter()
         .filter(|check| check.state == State::Finding)
         .count();
-    ui::result(&match as_json {
+    ui::result(&match words.json {
         true => as_value(&checks, findings),
         false => as_text(&checks, findings),
     });

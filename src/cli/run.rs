@@ -62,7 +62,7 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         Words::Own(Own::Daemon {
             verb: DaemonVerb::Run { port },
         }) => daemon::run(environment, port),
-        Words::Own(Own::Doctor { online, json }) => doctor::run(environment, online, json),
+        Words::Own(Own::Doctor(words)) => doctor::run(environment, words),
         Words::Own(Own::Demo(words)) => demo::demo(&words, environment),
         Words::Help => {
             ui::result(&args::help());

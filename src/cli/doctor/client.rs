@@ -1,7 +1,7 @@
 //! Is Claude Code there, does it run, and do its settings let it reach ccx?
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Check;
 use crate::cli::environment::Environment;
 use crate::cli::launch;
-use crate::settings::{managed, overlay};
+use crate::settings::{layers, managed, merge, overlay};
 use crate::terminal::find;
 
 /// The client says its version within a second; a wrapper may take longer.
@@ -43,11 +43,31 @@ pub(super) fn program(environment: &Environment) -> Check {
         .spawn();
     let at = path.display();
     match started.map(|child| answer(child, LIMIT)) {
-        Ok(Some(version)) => Check::fine("client", format!("{version}, {at}")),
+        Ok(Some(version)) => {
+            let way = installed(&path, lookup.explicit.is_some());
+            Check::fine("client", format!("{version}, {at}, {way}"))
+        }
         Ok(None) => Check::finding("client", format!("{at} does not say its version"))
             .hint("run `ccx -- --version` and see; CCX_CLAUDE can name another Claude Code"),
         Err(error) => Check::finding("client", format!("cannot start {at}: {error}"))
             .hint("CCX_CLAUDE can name another Claude Code"),
+    }
+}
+
+/// Says how the client came there, by where it lies.
+fn installed(path: &Path, is_explicit: bool) -> &'static str {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let has = |part: &str| real.to_string_lossy().contains(part);
+    if is_explicit {
+        "named by CCX_CLAUDE"
+    } else if has("/.claude/local/") {
+        "the old local install"
+    } else if has("/claude/versions/") {
+        "by its own installer"
+    } else if has("/node_modules/") {
+        "by npm"
+    } else {
+        "installed in some other way"
     }
 }
 
@@ -86,12 +106,40 @@ pub(super) fn settings(environment: &Environment) -> Vec<Check> {
                 .hint("ask who administers this machine; ccx cannot be used with it"),
         );
     }
-    let directory = environment.path("CLAUDE_CONFIG_DIR");
-    let directory = directory.or_else(|| environment.home().map(|home| home.join(".claude")));
-    if let Some(directory) = directory {
-        checks.extend(user_settings(&directory.join("settings.json"), environment));
+    if let Some(file) = environment.client_settings() {
+        checks.extend(user_settings(&file, environment));
+        let directory = file.parent().unwrap_or(&file);
+        if let Ok(start) = std::env::current_dir() {
+            checks.extend(elsewhere(&layers::files(directory, &start)[1..]));
+        }
     }
     checks
+}
+
+/// Settings of the project that name another host: harmless, since ccx's own outrank them.
+fn elsewhere(files: &[PathBuf]) -> Vec<Check> {
+    let named = |file: &&PathBuf| {
+        let is_file = file.metadata().is_ok_and(|found| found.is_file());
+        let text = is_file
+            .then(|| std::fs::read_to_string(file).ok())
+            .flatten();
+        let settings = text.and_then(|text| merge::parse(&text));
+        settings.is_some_and(|settings| {
+            let env = settings.get("env").and_then(Value::as_object);
+            env.is_some_and(|env| env.contains_key("ANTHROPIC_BASE_URL"))
+        })
+    };
+    files
+        .iter()
+        .filter(named)
+        .map(|file| {
+            let words = format!(
+                "{} sets ANTHROPIC_BASE_URL: sessions of ccx do not follow it",
+                file.display()
+            );
+            Check::note("settings", words)
+        })
+        .collect()
 }
 
 /// The user's own settings: they must be readable, and a proxy in them must spare this machine.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::Check;
@@ -68,6 +68,38 @@ pub(super) fn directories(places: &Places) -> Vec<Check> {
     wrong
 }
 
+/// Takes from others what only this user may have. Returns what was done.
+pub(super) fn fix(places: &Places) -> Vec<Check> {
+    let us = rustix::process::geteuid().as_raw();
+    let store = places.state.join("accounts.json");
+    let mut done = Vec::new();
+    for (path, mode) in [
+        (&places.state, 0o700),
+        (&places.run, 0o700),
+        (&places.cache, 0o700),
+        (&store, 0o600),
+    ] {
+        let is_lax =
+            fs::metadata(path).is_ok_and(|found| found.uid() == us && found.mode() & 0o077 != 0);
+        if !is_lax {
+            continue;
+        }
+        let at = path.display();
+        done.push(
+            match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+                Ok(()) => Check::note(
+                    "fixed",
+                    format!("{at} is this user's alone (mode {mode:o})"),
+                ),
+                Err(error) => {
+                    Check::finding("fixed", format!("cannot set the mode of {at}: {error}"))
+                }
+            },
+        );
+    }
+    done
+}
+
 /// What is wrong with one file or directory that only its owner may use.
 fn private(path: &Path, is_directory: bool, us: u32) -> Option<Check> {
     let at = path.display();
@@ -124,7 +156,6 @@ mod tests {
     use super::super::State;
     use super::*;
     use serde_json::json;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn chmod(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
