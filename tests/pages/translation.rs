@@ -339,10 +339,27 @@ fn blocks() -> Rows {
             vec![assistant(json!([text, signed("rs_1")]), json!("u"))],
         ),
         (
-            "`server_tool_use`",
-            "`server_tool_use`",
+            "`server_tool_use` of a search",
+            "`server_tool_use` of a search",
+            vec![assistant(
+                json!([{"type": "server_tool_use", "id": "srvtoolu_ws_1", "name": "web_search", "input": {"query": "q"}}, text]),
+                json!("u"),
+            )],
+        ),
+        (
+            "`server_tool_use` of others",
+            "`server_tool_use` of others",
             vec![assistant(
                 json!([{"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}, text]),
+                json!("u"),
+            )],
+        ),
+        (
+            "`citations`",
+            "`citations`",
+            vec![assistant(
+                json!([{"type": "text", "text": "t", "citations": [
+                    {"type": "web_search_result_location", "url": "https://a.example", "title": "A"}]}]),
                 json!("u"),
             )],
         ),
@@ -431,11 +448,18 @@ fn tool_rows() -> Rows {
             }],
         ),
         (
-            "`web_search_…`",
-            "`web_search_…`",
-            vec![tools(
-                json!([{"type": "web_search_20250305", "name": "web_search"}]),
-            )],
+            "`web_search`",
+            "`web_search`",
+            vec![
+                tools(json!([{"type": "web_search_20250305", "name": "web_search"}])),
+                tools(json!([{"type": "web_search_preview", "name": "web_search"}])),
+            ],
+        ),
+        (
+            "`web_search`",
+            "… a second one",
+            vec![tools(json!([
+                {"type": "web_search_20250305", "name": "web_search"}, {"type": "web_search", "name": "again"}]))],
         ),
         (
             "other tools",
