@@ -557,8 +557,8 @@ fn each_refusal_is_told_in_words_that_help() {
         (
             403,
             json!("<html><body>Just a moment...</body></html>"),
-            &["403"],
-            1,
+            &["a web page came", "nothing about the account"],
+            3,
         ),
         (404, json!({"detail": "Not Found"}), &["model"], 2),
         (
