@@ -8,6 +8,7 @@
 
 use std::hint::black_box;
 
+use ccx::catalogue::knobs::Knobs;
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::{Origin, Seal};
@@ -103,7 +104,7 @@ fn requests(criterion: &mut Criterion) {
         origin: &origin,
         conversation: "conversation-1",
         tier: None,
-        effort: None,
+        knobs: Knobs::default(),
         papers: &Papers::default(),
     };
     let sizes = [

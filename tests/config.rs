@@ -147,6 +147,82 @@ fn a_launch_sets_keys_for_itself() {
     );
 }
 
+/// The requests for an answer that a launch with `words` made.
+fn asked(stage: &Stage, words: &[&str]) -> Vec<ccx::simulate::record::Seen> {
+    let before = stage.backend.requests().len();
+    let output = stage.ccx(&[words, &["-p", "x"]].concat());
+    assert!(stdout(&output).contains("answer 200: "), "{output:?}");
+    let mut asked = stage.backend.requests();
+    let asked = asked.drain(before..).filter(|seen| seen.is_response());
+    asked.collect()
+}
+
+#[test]
+fn the_knobs_of_models_reach_upstream() {
+    // [D33] The stand-in asks for opus.
+    let stage = stage();
+    for (config, words, body, hint) in [
+        ("", &[][..], [Value::Null, "low".into(), "low".into()], ""),
+        (
+            "tier = \"fast\"\neffort = \"high\"\n",
+            &[],
+            ["priority".into(), "high".into(), "low".into()],
+            ";tier=priority",
+        ),
+        (
+            "tier = \"fast\"\n[models.opus]\nverbosity = \"medium\"\n",
+            &["--ccx-tier", "standard", "--ccx-effort=max"],
+            [Value::Null, "max".into(), "medium".into()],
+            "",
+        ),
+    ] {
+        write(&stage, config);
+        let seen = asked(&stage, words);
+        let seen = seen.last().unwrap();
+        let found = [
+            &seen.body["service_tier"],
+            &seen.body["reasoning"]["effort"],
+            &seen.body["text"]["verbosity"],
+        ];
+        assert_eq!(found, body.each_ref(), "{config} {words:?}");
+        let said = seen.header("x-codex-routing-hint").unwrap();
+        let model = seen.body["model"].as_str().unwrap();
+        assert_eq!(said, format!("model={model}{hint}"), "{config}");
+    }
+}
+
+#[test]
+fn the_full_lane_is_had_by_asking() {
+    let stage = stage();
+    let is_lite = |seen: &ccx::simulate::record::Seen| {
+        seen.header("x-openai-internal-codex-responses-lite")
+            .is_some()
+    };
+    assert!(asked(&stage, &[]).iter().all(is_lite));
+    let full = asked(&stage, &["--ccx-lane", "full"]);
+    assert!(!full.is_empty() && !full.iter().any(is_lite));
+    write(
+        &stage,
+        "lane = \"full\"\n[models.opus]\nlane = \"auto\"\n[models.gpt-none]\ntier = \"fast\"\n",
+    );
+    assert!(asked(&stage, &[]).iter().all(is_lite));
+
+    let output = stage.ccx(&["status", "--json"]);
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(told["knobs"]["opus"], serde_json::json!({}), "{told}");
+    assert_eq!(told["knobs"]["sonnet"]["lane"], "full", "{told}");
+    assert_eq!(told["settings"]["strategy"], "sticky", "{told}");
+    let shown = stdout(&stage.ccx(&["status"]));
+    assert!(
+        shown.contains("\nhaiku      gpt-6-luna, lane full (not served)\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("\nunknown    gpt-none: has settings"),
+        "{shown}"
+    );
+}
+
 /// The cells of the page's table of keys.
 fn rows(page: &str) -> Vec<Vec<&str>> {
     page.lines()
@@ -171,6 +247,7 @@ fn samples<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 fn the_page_tells_every_key_as_it_is() {
     let page = include_str!("../docs/config.md");
     let rows = rows(page);
+    assert!(rows.iter().all(|row| row.len() == 5), "{rows:?}");
     let told: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
     let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     assert_eq!(told, known);
@@ -181,9 +258,10 @@ fn the_page_tells_every_key_as_it_is() {
         .collect();
     assert_eq!(sections, known, "a section for each, in the same order");
     for (key, row) in KEYS.iter().zip(rows) {
-        let [_, values, default, launch] = row[..] else {
+        let [_, values, default, launch, model] = row[..] else {
             panic!("{row:?}");
         };
+        assert_eq!(model == "yes", key.is_of_models(), "{}", key.name);
         let flag = match key.scope {
             Scope::Launch => format!("`--ccx-{}`", key.name),
             Scope::File => String::new(),

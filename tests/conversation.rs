@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use ccx::catalogue::knobs::Knobs;
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::translate::papers::Papers;
 use ccx::translate::reasoning::{Origin, Seal};
@@ -188,7 +189,7 @@ fn replay(lane: Lane) -> Vec<Vec<u8>> {
                 origin: &origin,
                 conversation: "conversation-1",
                 tier: None,
-                effort: None,
+                knobs: Knobs::default(),
                 papers: &Papers::default(),
             };
             let translated =

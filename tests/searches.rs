@@ -297,7 +297,7 @@ fn what_lies_outside_the_domains_is_not_shown() {
         origin: &origin,
         conversation: "c",
         tier: None,
-        effort: None,
+        knobs: ccx::catalogue::knobs::Knobs::default(),
         papers: &ccx::translate::papers::Papers::default(),
     };
     let mut cache = ccx::translate::request::ToolCache::default();

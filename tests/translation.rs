@@ -6,6 +6,7 @@
 #[path = "pages/translation.rs"]
 mod page;
 
+use ccx::catalogue::knobs::{Knob, Knobs, Summary, Verbosity};
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::translate::papers::{Paper, Papers};
 use ccx::translate::reasoning::{Origin, Seal};
@@ -58,7 +59,7 @@ fn try_told(
         origin: &origin,
         conversation: "c",
         tier: None,
-        effort: None,
+        knobs: Knobs::default(),
         papers,
     };
     let body = serde_json::to_vec(body).unwrap();
@@ -420,7 +421,7 @@ fn arguments_are_the_input_as_json_in_a_string() {
             origin: &origin,
             conversation: "c",
             tier: None,
-            effort: None,
+            knobs: Knobs::default(),
             papers: &Papers::default(),
         };
         let request = Request::parse(body.as_bytes()).unwrap();
@@ -441,7 +442,7 @@ fn texts_are_spliced_as_they_were_escaped() {
         origin: &origin,
         conversation: "c",
         tier: Some("priority"),
-        effort: None,
+        knobs: Knobs::default(),
         papers: &Papers::default(),
     };
     let request = Request::parse(body).unwrap();
@@ -829,7 +830,7 @@ fn old_pictures_of_a_long_conversation_are_left_out_in_steps() {
             origin: &origin,
             conversation: "c",
             tier: None,
-            effort: None,
+            knobs: Knobs::default(),
             papers: &papers,
         };
         translate(&request, &target, &mut ToolCache::default()).unwrap()
@@ -1206,7 +1207,7 @@ fn another_model_in_mid_conversation_gets_everything_but_the_reasoning() {
                 origin: &Origin::new("account", slug),
                 conversation: "c",
                 tier: None,
-                effort: None,
+                knobs: Knobs::default(),
                 papers: &Papers::default(),
             };
             let translated = translate(&request, &target, &mut ToolCache::default()).unwrap();
@@ -1339,6 +1340,7 @@ const FIELDS_WITHOUT_PLACE: &[&str] = &[
     "top_k",
     "context_management",
     "safeguards",
+    "speed",
 ];
 
 #[test]
@@ -1406,4 +1408,109 @@ fn every_loss_stands_in_the_documentation() {
             "{kind} is not explained"
         );
     }
+}
+
+#[test]
+fn what_the_person_has_set_comes_before_what_the_request_says() {
+    // [D30, D31, D33]
+    let model = model();
+    let origin = origin();
+    let sent = |body: Value, knobs: Knobs, tier: Option<&str>| {
+        let mut whole = json!({"model": "m", "messages": [{"role": "user", "content": "u"}]});
+        let more = body.as_object().unwrap().clone();
+        whole.as_object_mut().unwrap().extend(more);
+        let target = Target {
+            model: &model,
+            lane: Lane::Full,
+            origin: &origin,
+            conversation: "c",
+            tier,
+            knobs,
+            papers: &Papers::default(),
+        };
+        let bytes = serde_json::to_vec(&whole).unwrap();
+        let request = Request::parse(&bytes).unwrap();
+        let translated = translate(&request, &target, &mut ToolCache::default()).unwrap();
+        let body: Value = serde_json::from_slice(&translated.body).unwrap();
+        (body, translated.losses)
+    };
+    let none = Knobs::default;
+    let effort = |effort| Knobs {
+        effort: Knob::Is(effort),
+        ..none()
+    };
+    let bounds = |least, most| Knobs {
+        effort_min: least,
+        effort_max: most,
+        ..none()
+    };
+    let high = json!({"output_config": {"effort": "high"}});
+    let off = json!({"thinking": {"type": "disabled"}});
+    for (body, knobs, want) in [
+        (&high, effort(Effort::Low), "low"),
+        (&json!({}), effort(Effort::High), "high"),
+        (&off, effort(Effort::High), "high"),
+        (&off, bounds(Knob::Is(Effort::High), Knob::Unset), "low"),
+        (
+            &high,
+            bounds(Knob::Unset, Knob::Is(Effort::Medium)),
+            "medium",
+        ),
+        (
+            &json!({}),
+            bounds(Knob::Unset, Knob::Is(Effort::Low)),
+            "low",
+        ),
+        (
+            &json!({}),
+            bounds(Knob::Is(Effort::High), Knob::Unset),
+            "high",
+        ),
+        (&json!({}), none(), "medium"),
+    ] {
+        let (sent, losses) = sent(body.clone(), knobs, None);
+        assert_eq!(sent["reasoning"]["effort"], want, "{body} {knobs:?}");
+        assert_eq!(losses, [], "{body} {knobs:?}");
+    }
+
+    let summary = |summary| Knobs {
+        summary: Knob::Is(summary),
+        ..none()
+    };
+    let thinks = |display: &str| json!({"thinking": {"type": "adaptive", "display": display}});
+    for (body, knobs, want) in [
+        (thinks("updates"), none(), json!("auto")),
+        (thinks("omitted"), none(), Value::Null),
+        (thinks("omitted"), summary(Summary::Shown), json!("auto")),
+        (
+            thinks("updates"),
+            summary(Summary::Detailed),
+            json!("detailed"),
+        ),
+        (thinks("updates"), summary(Summary::Hidden), Value::Null),
+        (json!({}), summary(Summary::Shown), Value::Null),
+        (off.clone(), summary(Summary::Shown), Value::Null),
+    ] {
+        let (sent, _) = sent(body.clone(), knobs, None);
+        assert_eq!(sent["reasoning"]["summary"], want, "{body} {knobs:?}");
+    }
+
+    let wordy = Knobs {
+        verbosity: Knob::Is(Verbosity::High),
+        ..none()
+    };
+    assert_eq!(sent(json!({}), wordy, None).0["text"]["verbosity"], "high");
+    assert_eq!(sent(json!({}), none(), None).0["text"]["verbosity"], "low");
+
+    let fast = json!({"speed": "fast"});
+    let (body, losses) = sent(fast.clone(), none(), Some("priority"));
+    assert_eq!(
+        (&body["service_tier"], losses),
+        (&json!("priority"), vec![])
+    );
+    let (body, losses) = sent(fast, none(), None);
+    assert_eq!(body["service_tier"], Value::Null);
+    assert_eq!(losses, [Loss::dropped("speed")]);
+    let (_, losses) = sent(json!({"speed": "standard"}), none(), None);
+    assert_eq!(losses, []);
 }

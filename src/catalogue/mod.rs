@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod families;
+pub mod knobs;
 pub mod lanes;
 pub mod list;
 pub mod model;

@@ -55,9 +55,10 @@ impl Effort {
 }
 
 /// The two forms of a request that upstream takes (contract chatgpt-codex §3, §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Top-level tools, parallel calls, hosted tools.
+    #[default]
     Full,
     /// Responses Lite: tools in an input item, one call at a time.
     Lite,

@@ -10,11 +10,14 @@ use crate::account::health::Window;
 use crate::account::health_file::HealthFile;
 use crate::account::record::printable;
 use crate::catalogue::families::Family;
+use crate::catalogue::knobs::Knobs;
+use crate::catalogue::model::{Lane, Model};
 use crate::cli::draw::{Style, ago, pad};
 use crate::cli::environment::Environment;
 use crate::cli::setup::{Setup, VERSION};
 use crate::cli::view::View;
 use crate::cli::{accounts, launch, ui, view};
+use crate::config::Key;
 use crate::error::Report;
 use crate::proxy::entry::now;
 use crate::proxy::gauges;
@@ -35,13 +38,25 @@ const FAMILIES: [(&str, Family); 4] = [
 /// Columns of the names in front of the lines.
 const NAMES: usize = 10;
 
+/// What a family stands for, and what is set for that model.
+struct Meant {
+    family: &'static str,
+    model: String,
+    /// Words behind the names of their keys; the last says why one of them does not count.
+    knobs: Vec<(&'static str, &'static str, &'static str)>,
+}
+
 /// Everything that is shown.
 struct Status<'a> {
     views: &'a [View<'a>],
     readings: &'a Readings,
-    models: Vec<(&'static str, String)>,
     /// Of the active account: what overflows have shown of models' windows, smaller than their list says.
     windows: BTreeMap<String, Window>,
+    models: Vec<Meant>,
+    /// What is set beside the models.
+    settings: Vec<(&'static str, String)>,
+    /// Models that have settings of their own and that the account does not have.
+    unknown: Vec<String>,
     client: Option<String>,
     sessions: usize,
     lease: Option<Has>,
@@ -63,10 +78,20 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
     }
     let catalogue = shelf.current();
     let families = setup.config.models();
-    let model = |family| {
+    let meant = |(name, family)| {
         let model = families.target(&catalogue, family);
-        model.map_or_else(|| "-".to_owned(), |model| model.slug.clone())
+        Meant {
+            family: name,
+            model: model.map_or_else(|| "-".to_owned(), |model| model.slug.clone()),
+            knobs: model.map_or_else(Vec::new, |model| {
+                in_force(&setup.config.knobs_for(model, &catalogue, &families), model)
+            }),
+        }
     };
+    let is_known = |name: &str| {
+        FAMILIES.iter().any(|(family, _)| *family == name) || catalogue.get(name).is_some()
+    };
+    let named = setup.config.models.iter().map(|(name, _)| name);
     let client = launch::find_client(environment).ok();
     let health = HealthFile::new(&setup.places).read();
     let active = views.iter().find(|view| view.is_active);
@@ -77,8 +102,10 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
     let status = Status {
         views: &views,
         readings: &readings,
-        models: FAMILIES.map(|(name, of)| (name, model(of))).to_vec(),
         windows,
+        models: FAMILIES.map(meant).into(),
+        settings: Key::plain(&setup.config),
+        unknown: named.filter(|name| !is_known(name)).cloned().collect(),
         client: client.map(|path| path.display().to_string()),
         sessions: private::running(&setup.places.run),
         lease: lease(&setup, environment),
@@ -101,6 +128,21 @@ fn lease(setup: &Setup, environment: &Environment) -> Option<Has> {
         .into_iter()
         .find(|state| state.path == target.path())?;
     (state.has != Has::Nobody).then_some(state.has)
+}
+
+/// Returns what is set for `model`, and what of it does not count.
+fn in_force(knobs: &Knobs, model: &Model) -> Vec<(&'static str, &'static str, &'static str)> {
+    let turned = Key::turned(knobs).into_iter();
+    let noted = turned.map(|(key, word)| {
+        let note = match key {
+            "tier" if word != "standard" && knobs.tier(model, false).is_none() => "not offered",
+            "lane" if knobs.lane(model) != Lane::Full => "not served",
+            "verbosity" if !model.support_verbosity => "not taken",
+            _ => "",
+        };
+        (key, word, note)
+    });
+    noted.collect()
 }
 
 impl Status<'_> {
@@ -144,7 +186,23 @@ impl Status<'_> {
         let models: Map<String, Value> = self
             .models
             .iter()
-            .map(|(name, model)| ((*name).to_owned(), model.clone().into()))
+            .map(|meant| (meant.family.to_owned(), meant.model.clone().into()))
+            .collect();
+        let knobs: Map<String, Value> = self
+            .models
+            .iter()
+            .map(|meant| {
+                let words = meant.knobs.iter().filter(|(.., note)| note.is_empty());
+                let words: Map<String, Value> = words
+                    .map(|(key, word, _)| ((*key).to_owned(), (*word).into()))
+                    .collect();
+                (meant.family.to_owned(), words.into())
+            })
+            .collect();
+        let settings: Map<String, Value> = self
+            .settings
+            .iter()
+            .map(|(key, word)| ((*key).to_owned(), word.clone().into()))
             .collect();
         let turn = self.last_turn().map(|turn| {
             json!({"at": turn.at, "model": turn.true_model(), "asked_model": turn.model,
@@ -159,6 +217,8 @@ impl Status<'_> {
             "lease": self.lease_json(),
             "models": models,
             "windows": self.windows,
+            "knobs": knobs,
+            "settings": settings,
             "client": self.client,
             "state": self.state,
         })
@@ -225,8 +285,15 @@ impl Status<'_> {
         if !losses.is_empty() {
             line("losses", &losses_in_words(&losses));
         }
-        for (name, model) in &self.models {
-            line(name, &printable(model));
+        for meant in &self.models {
+            let mut words = printable(&meant.model);
+            for (key, word, note) in &meant.knobs {
+                words.push_str(&format!(", {key} {word}"));
+                if !note.is_empty() {
+                    words.push_str(&format!(" ({note})"));
+                }
+            }
+            line(meant.family, &words);
         }
         for (model, window) in &self.windows {
             let about = if window.is_told { "" } else { "about " };
@@ -239,6 +306,19 @@ impl Status<'_> {
             );
             line("window", &words);
         }
+        for name in &self.unknown {
+            let name = printable(name);
+            line(
+                "unknown",
+                &format!("{name}: has settings, but the account has no such model"),
+            );
+        }
+        let settings: Vec<String> = self
+            .settings
+            .iter()
+            .map(|(key, word)| format!("{key} {word}"))
+            .collect();
+        line("settings", &settings.join(", "));
         line("client", self.client.as_deref().unwrap_or("not found"));
         line("files", &self.state);
         lines.push(String::new());
@@ -353,8 +433,16 @@ mod tests {
             views: &views,
             readings,
             models: vec![
-                ("opus", "gpt-6.1-sol".to_owned()),
-                ("haiku", "-".to_owned()),
+                Meant {
+                    family: "opus",
+                    model: "gpt-6.1-sol".to_owned(),
+                    knobs: vec![("tier", "fast", ""), ("lane", "full", "not served")],
+                },
+                Meant {
+                    family: "haiku",
+                    model: "-".to_owned(),
+                    knobs: Vec::new(),
+                },
             ],
             windows: [(
                 "gpt-6.1-sol".to_owned(),
@@ -366,6 +454,8 @@ mod tests {
                 },
             )]
             .into(),
+            settings: vec![("failover", "off".to_owned())],
+            unknown: vec!["gpt-x".to_owned()],
             client: None,
             sessions,
             lease: None,
@@ -392,9 +482,11 @@ also       ann@example.com, plan free, limit, 10d 10h, 30d 0%
 proxy      2 sessions run, each with a proxy of its own
 lease      not taken: settings.json is yours; see docs/settings-lease.md
 losses     document_text 13, image_url 1
-opus       gpt-6.1-sol
+opus       gpt-6.1-sol, tier fast, lane full (not served)
 haiku      -
 window     gpt-6.1-sol takes 200k tokens, not 272k: learnt 1m ago
+unknown    gpt-x: has settings, but the account has no such model
+settings   failover off
 client     not found
 files      /home/ann/.local/state/ccx
 "
@@ -406,6 +498,11 @@ files      /home/ann/.local/state/ccx
         assert_eq!(told["accounts"][1]["quota"]["remaining_percent"], 4.0);
         assert_eq!(told["last_turn"]["model"], "gpt-5.5");
         assert_eq!(told["losses"], json!({"document_text": 13, "image_url": 1}));
+        assert_eq!(
+            told["knobs"],
+            json!({"opus": {"tier": "fast"}, "haiku": {}})
+        );
+        assert_eq!(told["settings"], json!({"failover": "off"}));
         assert_eq!(
             (&told["sessions"], &told["lease"]),
             (&json!(2), &json!(null))

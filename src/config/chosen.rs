@@ -2,6 +2,9 @@
 
 use crate::account::strategy::Strategy;
 use crate::catalogue::families::{Families, Family};
+use crate::catalogue::knobs::Knobs;
+use crate::catalogue::list::Catalogue;
+use crate::catalogue::model::Model;
 use crate::config::fault::UnknownWord;
 use crate::config::keys::{Key, Takes};
 use crate::proxy::class::Classes;
@@ -24,6 +27,12 @@ pub struct Config {
     pub families: Vec<(Family, Vec<String>)>,
     /// Which model serves the client's calls beside the conversation.
     pub classes: Classes,
+    /// What holds for every model.
+    pub knobs: Knobs,
+    /// What holds for one, by upstream's name or by the family that it stands for.
+    pub models: Vec<(String, Knobs)>,
+    /// What this launch sets for every model.
+    pub launch: Knobs,
 }
 
 /// Where tokens are kept.
@@ -49,10 +58,7 @@ impl Overrides {
     ///
     /// The key does not take the word, or no single word at all.
     pub fn set(&mut self, key: &'static Key, word: &str) -> Result<(), UnknownWord> {
-        let Takes::Word { set, .. } = key.takes else {
-            return Err(UnknownWord { wanted: key.wanted });
-        };
-        if !set(&mut Config::default(), word) {
+        if !launch(&mut Config::default(), key, word) {
             return Err(UnknownWord { wanted: key.wanted });
         }
         self.set.push((key, word.to_owned()));
@@ -65,12 +71,30 @@ impl Config {
     #[must_use]
     pub fn with(mut self, overrides: &Overrides) -> Self {
         for (key, word) in &overrides.set {
-            if let Takes::Word { set, .. } = key.takes {
-                // It was taken before, by the same function.
-                set(&mut self, word);
-            }
+            // It was taken before, by the same function.
+            launch(&mut self, key, word);
         }
         self
+    }
+
+    /// Returns what is set for `model`: by the launch, for the model, for a family that it stands for (the first of
+    /// several), for all models.
+    pub fn knobs_for(&self, model: &Model, catalogue: &Catalogue, families: &Families) -> Knobs {
+        let mut found = self.launch;
+        if !self.models.is_empty() {
+            let exact = |name: &str| name.eq_ignore_ascii_case(&model.slug);
+            let named = self.models.iter().filter(|(name, _)| exact(name));
+            found = named.fold(found, |found, (_, knobs)| found.over(*knobs));
+            let stands = |family: &Family| {
+                let target = families.target(catalogue, *family);
+                target.is_some_and(|target| target.slug == model.slug)
+            };
+            for family in Family::ALL.into_iter().filter(stands) {
+                let named = self.models.iter().find(|(name, _)| name == family.name());
+                found = named.map_or(found, |(_, knobs)| found.over(*knobs));
+            }
+        }
+        found.over(self.knobs)
     }
 
     /// Returns which models the families stand for: the person's, before the usual ones where the plan lacks them.
@@ -83,5 +107,14 @@ impl Config {
             families.set(*family, all);
         }
         families
+    }
+}
+
+/// Sets `key` to `word` for this launch; says whether it takes the word.
+fn launch(config: &mut Config, key: &Key, word: &str) -> bool {
+    match key.takes {
+        Takes::Word { set, .. } => set(config, word),
+        Takes::Knob { set, .. } => set(&mut config.launch, word),
+        Takes::Families | Takes::Classes | Takes::Models => false,
     }
 }

@@ -4,6 +4,8 @@
 //! test holds `docs/config.md` to them.
 
 use crate::account::strategy::Strategy;
+use crate::catalogue::knobs::{Knob, Knobs, Summary, Tier, Verbosity};
+use crate::catalogue::model::{Effort, Lane};
 use crate::config::chosen::{Config, Secrets};
 use crate::settings::journal::Wish;
 
@@ -43,10 +45,19 @@ pub(super) enum Takes {
         /// The word for what is set.
         show: fn(&Config) -> String,
     },
+    /// One word, for all models, for one or for a launch.
+    Knob {
+        /// Sets it; says whether the word is one that the key takes.
+        set: fn(&mut Knobs, &str) -> bool,
+        /// The word for what is set.
+        show: fn(&Knobs) -> &'static str,
+    },
     /// The models of the families.
     Families,
     /// What serves the classes of requests.
     Classes,
+    /// The knobs of models.
+    Models,
 }
 
 /// Every key, in the order in which a person is told of them.
@@ -128,7 +139,124 @@ pub static KEYS: &[Key] = &[
         scope: Scope::File,
         takes: Takes::Classes,
     },
+    knob(
+        "tier",
+        "\"auto\", \"standard\", \"fast\", \"ultrafast\" or \"flex\"",
+        "NAME",
+        "How fast upstream works: auto, standard, fast, ultrafast, flex",
+        |knobs, word| turn(&mut knobs.tier, TIERS, word),
+        |knobs| shown(knobs.tier, TIERS),
+    ),
+    knob(
+        "effort",
+        EFFORT,
+        "LEVEL",
+        "How hard models think, whatever Claude Code asks for: auto, none, minimal … max",
+        |knobs, word| turn(&mut knobs.effort, EFFORTS, word),
+        |knobs| shown(knobs.effort, EFFORTS),
+    ),
+    knob(
+        "effort-min",
+        EFFORT,
+        "LEVEL",
+        "The least that they think",
+        |knobs, word| turn(&mut knobs.effort_min, EFFORTS, word),
+        |knobs| shown(knobs.effort_min, EFFORTS),
+    ),
+    knob(
+        "effort-max",
+        EFFORT,
+        "LEVEL",
+        "The most that they think",
+        |knobs, word| turn(&mut knobs.effort_max, EFFORTS, word),
+        |knobs| shown(knobs.effort_max, EFFORTS),
+    ),
+    knob(
+        "verbosity",
+        "\"auto\", \"low\", \"medium\" or \"high\"",
+        "LEVEL",
+        "How wordy answers are: auto, low, medium, high",
+        |knobs, word| turn(&mut knobs.verbosity, VERBOSITIES, word),
+        |knobs| shown(knobs.verbosity, VERBOSITIES),
+    ),
+    knob(
+        "summary",
+        "\"auto\", \"shown\", \"detailed\" or \"hidden\"",
+        "HOW",
+        "Whether reasoning is shown: auto, shown, detailed, hidden",
+        |knobs, word| turn(&mut knobs.summary, SUMMARIES, word),
+        |knobs| shown(knobs.summary, SUMMARIES),
+    ),
+    knob(
+        "lane",
+        "\"auto\" or \"full\"",
+        "auto|full",
+        "full: tools in parallel, where the model is served so",
+        |knobs, word| turn(&mut knobs.lane, LANES, word),
+        |knobs| shown(knobs.lane, LANES),
+    ),
+    Key {
+        name: "models",
+        wanted: "a table of models",
+        usage: "",
+        help: "What holds for one model or family only",
+        scope: Scope::File,
+        takes: Takes::Models,
+    },
 ];
+
+const TIERS: &[(&str, Tier)] = &[
+    ("standard", Tier::Standard),
+    ("fast", Tier::Fast),
+    ("ultrafast", Tier::Ultrafast),
+    ("flex", Tier::Flex),
+];
+
+const EFFORT: &str =
+    "\"auto\", \"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\" or \"max\"";
+
+const EFFORTS: &[(&str, Effort)] = &[
+    ("none", Effort::None),
+    ("minimal", Effort::Minimal),
+    ("low", Effort::Low),
+    ("medium", Effort::Medium),
+    ("high", Effort::High),
+    ("xhigh", Effort::Xhigh),
+    ("max", Effort::Max),
+];
+
+const VERBOSITIES: &[(&str, Verbosity)] = &[
+    ("low", Verbosity::Low),
+    ("medium", Verbosity::Medium),
+    ("high", Verbosity::High),
+];
+
+const SUMMARIES: &[(&str, Summary)] = &[
+    ("shown", Summary::Shown),
+    ("detailed", Summary::Detailed),
+    ("hidden", Summary::Hidden),
+];
+
+const LANES: &[(&str, Lane)] = &[("full", Lane::Full)];
+
+/// The row of a knob, which may be set everywhere.
+const fn knob(
+    name: &'static str,
+    wanted: &'static str,
+    usage: &'static str,
+    help: &'static str,
+    set: fn(&mut Knobs, &str) -> bool,
+    show: fn(&Knobs) -> &'static str,
+) -> Key {
+    Key {
+        name,
+        wanted,
+        usage,
+        help,
+        scope: Scope::Launch,
+        takes: Takes::Knob { set, show },
+    }
+}
 
 impl Key {
     /// Returns the key of this name.
@@ -140,8 +268,32 @@ impl Key {
     pub fn shown(&self, config: &Config) -> Option<String> {
         match self.takes {
             Takes::Word { show, .. } => Some(show(config)),
-            Takes::Families | Takes::Classes => None,
+            Takes::Knob { show, .. } => Some(show(&config.launch.over(config.knobs)).to_owned()),
+            Takes::Families | Takes::Classes | Takes::Models => None,
         }
+    }
+
+    /// Returns the words for what `config` sets beside the models, each behind the name of its key.
+    pub fn plain(config: &Config) -> Vec<(&'static str, String)> {
+        let all = KEYS.iter().filter_map(|key| match key.takes {
+            Takes::Word { show, .. } => Some((key.name, show(config))),
+            Takes::Knob { .. } | Takes::Families | Takes::Classes | Takes::Models => None,
+        });
+        all.collect()
+    }
+
+    /// Returns the words for what `knobs` set, each behind the name of its key.
+    pub fn turned(knobs: &Knobs) -> Vec<(&'static str, &'static str)> {
+        let all = KEYS.iter().filter_map(|key| match key.takes {
+            Takes::Knob { show, .. } => Some((key.name, show(knobs))),
+            Takes::Word { .. } | Takes::Families | Takes::Classes | Takes::Models => None,
+        });
+        all.filter(|(_, word)| *word != AUTO).collect()
+    }
+
+    /// Says whether it may be set for one model.
+    pub const fn is_of_models(&self) -> bool {
+        matches!(self.takes, Takes::Knob { .. })
     }
 }
 
@@ -176,6 +328,27 @@ fn put<T>(place: &mut T, value: Option<T>) -> bool {
         *place = value;
     }
     is_some
+}
+
+/// Says that the choice is ccx's.
+const AUTO: &str = "auto";
+
+/// Turns a knob to what `word` means; says whether it means anything.
+fn turn<T: Copy>(knob: &mut Knob<T>, words: &[(&str, T)], word: &str) -> bool {
+    let found = match word {
+        AUTO => Some(Knob::Auto),
+        _ => {
+            let found = words.iter().find(|(known, _)| *known == word);
+            found.map(|(_, value)| Knob::Is(*value))
+        }
+    };
+    put(knob, found)
+}
+
+fn shown<T: Copy + PartialEq>(knob: Knob<T>, words: &[(&'static str, T)]) -> &'static str {
+    let value = knob.value();
+    let found = words.iter().find(|(_, known)| Some(*known) == value);
+    found.map_or(AUTO, |(word, _)| word)
 }
 
 fn switch(word: &str) -> Option<bool> {

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::catalogue::families::Family;
+use crate::catalogue::knobs::Knobs;
 use crate::config::chosen::Config;
 use crate::config::fault::{ConfigError, Problem};
 use crate::config::keys::{KEYS, Key, Takes};
@@ -17,6 +18,8 @@ use crate::proxy::class::Classes;
 const MODELS: &str = "a list of model names";
 
 const CLASS: &str = "a model, an effort, or `as-asked`";
+
+const SETTINGS: &str = "a table of settings";
 
 impl Config {
     /// Reads the bytes of a `config.toml`, see [`Config::parse`].
@@ -68,6 +71,9 @@ fn take(config: &mut Config, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> R
     };
     let is_taken = match key.takes {
         Takes::Word { set, .. } => scalar(value.get_ref()).is_some_and(|word| set(config, &word)),
+        Takes::Knob { set, .. } => {
+            scalar(value.get_ref()).is_some_and(|word| set(&mut config.knobs, &word))
+        }
         Takes::Families => match value.get_ref().as_table() {
             Some(table) => {
                 config.families = families(table)?;
@@ -78,6 +84,13 @@ fn take(config: &mut Config, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> R
         Takes::Classes => match value.get_ref().as_table() {
             Some(table) => {
                 classes(&mut config.classes, table)?;
+                true
+            }
+            None => false,
+        },
+        Takes::Models => match value.get_ref().as_table() {
+            Some(table) => {
+                config.models = of_models(table)?;
                 true
             }
             None => false,
@@ -135,6 +148,35 @@ fn classes(into: &mut Classes, table: &DeTable<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Reads the table of models: what holds for each.
+fn of_models(table: &DeTable<'_>) -> Result<Vec<(String, Knobs)>, Fault> {
+    let mut found = Vec::new();
+    for (name, value) in in_order(table) {
+        let model = name.get_ref().as_ref();
+        let Some(settings) = value.get_ref().as_table() else {
+            return Err(wrong(value, format!("models.{model}"), SETTINGS));
+        };
+        let mut knobs = Knobs::default();
+        for (name, value) in in_order(settings) {
+            let written = name.get_ref().as_ref();
+            let full = || format!("models.{model}.{written}");
+            let key = Key::named(written).filter(|key| key.is_of_models());
+            let Some((key, set)) = key.and_then(|key| match key.takes {
+                Takes::Knob { set, .. } => Some((key, set)),
+                Takes::Word { .. } | Takes::Families | Takes::Classes | Takes::Models => None,
+            }) else {
+                let known = KEYS.iter().filter(|key| key.is_of_models());
+                return Err(unknown(name, full(), known.map(|key| key.name).collect()));
+            };
+            if !scalar(value.get_ref()).is_some_and(|word| set(&mut knobs, &word)) {
+                return Err(wrong(value, full(), key.wanted));
+            }
+        }
+        found.push((model.to_owned(), knobs));
+    }
+    Ok(found)
+}
+
 /// One name, or a list of at least one.
 fn models(value: &DeValue<'_>) -> Option<Vec<String>> {
     let name = |value: &DeValue<'_>| {
@@ -179,6 +221,9 @@ mod tests {
     use super::*;
     use crate::account::strategy::Strategy;
     use crate::catalogue::families::Families;
+    use crate::catalogue::knobs::{Knob, Summary, Tier, Verbosity};
+    use crate::catalogue::list::Catalogue;
+    use crate::catalogue::model::{Effort, Lane};
     use crate::config::{Overrides, Secrets};
     use crate::settings::journal::Wish;
 
@@ -203,6 +248,18 @@ mod tests {
             failover = "on"
             strict = true
             lease = "always"
+            tier = "fast"
+            effort = "auto"
+            effort-min = "low"
+            effort-max = "xhigh"
+            verbosity = "high"
+            summary = "hidden"
+            lane = "full"
+
+            [models.haiku]
+            effort = "none"
+            [models."gpt-9.1"]
+            tier = "auto"
 
             [families]
             opus = ["gpt-9", " gpt-6-sol "]
@@ -233,6 +290,32 @@ mod tests {
                 assert!(classes.set("title", "as-asked"));
                 classes
             },
+            knobs: Knobs {
+                tier: Knob::Is(Tier::Fast),
+                effort: Knob::Auto,
+                effort_min: Knob::Is(Effort::Low),
+                effort_max: Knob::Is(Effort::Xhigh),
+                verbosity: Knob::Is(Verbosity::High),
+                summary: Knob::Is(Summary::Hidden),
+                lane: Knob::Is(Lane::Full),
+            },
+            models: vec![
+                (
+                    "haiku".to_owned(),
+                    Knobs {
+                        effort: Knob::Is(Effort::None),
+                        ..Knobs::default()
+                    },
+                ),
+                (
+                    "gpt-9.1".to_owned(),
+                    Knobs {
+                        tier: Knob::Auto,
+                        ..Knobs::default()
+                    },
+                ),
+            ],
+            launch: Knobs::default(),
         };
         assert_eq!(config, want);
 
@@ -310,6 +393,23 @@ mod tests {
                 2,
                 "unknown key `families.fabel`; the keys are `opus`, `sonnet`, `haiku`, `fable`",
             ),
+            ("models = 3", 1, "`models` must be a table of models"),
+            (
+                "[models]\nhaiku = \"low\"",
+                2,
+                "`models.haiku` must be a table of settings",
+            ),
+            (
+                "[models.haiku]\nstrategy = \"sticky\"",
+                2,
+                "unknown key `models.haiku.strategy`; the keys are `tier`, `effort`, `effort-min`, `effort-max`, \
+                 `verbosity`, `summary`, `lane`",
+            ),
+            (
+                "[models.haiku]\n\nlane = \"lite\"",
+                3,
+                "`models.haiku.lane` must be \"auto\" or \"full\"",
+            ),
             // The first in the text, although `failover` sorts before `x`.
             (
                 "x = 1\nfailover = 3",
@@ -378,13 +478,50 @@ mod tests {
     }
 
     #[test]
+    fn the_nearest_layer_counts_for_a_model() {
+        let text = r#"
+            tier = "fast"
+            effort = "medium"
+            verbosity = "low"
+            [models.opus]
+            effort = "high"
+            verbosity = "medium"
+            [models."GPT-6.1-Sol"]
+            verbosity = "auto"
+            [models.haiku]
+            effort = "auto"
+        "#;
+        let mut launch = Overrides::default();
+        launch.set(Key::named("tier").unwrap(), "standard").unwrap();
+        let file = Config::parse(text).unwrap();
+        let config = file.clone().with(&launch);
+        let (catalogue, families) = (Catalogue::bundled(), config.models());
+        let of = |config: &Config, slug| {
+            let model = catalogue.get(slug).unwrap();
+            let knobs = config.knobs_for(model, &catalogue, &families);
+            let words = |(name, word)| format!("{name} {word}");
+            let turned: Vec<String> = Key::turned(&knobs).into_iter().map(words).collect();
+            turned.join(", ")
+        };
+        for (slug, turned) in [
+            ("gpt-6.1-sol", "tier standard, effort high"),
+            ("gpt-6-luna", "tier standard, verbosity low"),
+            ("gpt-5.5", "tier standard, effort medium, verbosity low"),
+        ] {
+            assert_eq!(of(&config, slug), turned);
+        }
+        assert_eq!(of(&file, "gpt-6-luna"), "tier fast, verbosity low");
+    }
+
+    #[test]
     fn every_word_key_shows_what_it_takes() {
         for key in KEYS {
             let Some(word) = key.shown(&Config::default()) else {
                 continue;
             };
             let text = format!("{} = {word:?}", key.name);
-            assert_eq!(Config::parse(&text), Ok(Config::default()), "{text}");
+            let read = Config::parse(&text).unwrap();
+            assert_eq!(key.shown(&read), Some(word), "{text}");
             let odd = format!("{} = \"nonsense\"", key.name);
             assert!(Config::parse(&odd).is_err(), "{odd}");
         }

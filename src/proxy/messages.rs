@@ -18,6 +18,7 @@ use crate::proxy::attempts::{Attempts, Moves, Window};
 use crate::proxy::body::Body;
 use crate::proxy::class::RequestClass;
 use crate::proxy::conversation::{self, Conversation};
+use crate::proxy::course::Course;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::intake;
 use crate::proxy::original::{self, Original};
@@ -98,9 +99,9 @@ async fn run(
         session: key,
         agent,
     };
-    let Seat { credentials, left } = seat::find(service, &talk, &route.choice.model.slug).await?;
+    let Seat { credentials, left } = seat::find(service, &talk, &route.0.choice.model.slug).await?;
     entry.note(|entry, _| entry.account.clone_from(&credentials.account));
-    let papers = service.papers.read(&request, route.lane).await;
+    let papers = service.papers.read(&request, route.1.lane).await;
     let understood = Understood {
         request: &request,
         papers: &papers,
@@ -216,7 +217,7 @@ struct Prepared {
 struct Understood<'a> {
     request: &'a messages::Request<'a>,
     papers: &'a Papers<'a>,
-    route: Route<'a>,
+    route: (Route<'a>, Course),
     talk: Talk,
     class: RequestClass,
 }
@@ -235,7 +236,7 @@ fn prepare(
         talk,
         class,
     } = understood;
-    let model = route.choice.model;
+    let (model, course) = (route.0.choice.model, route.1);
     let thread = match class.has_conversation() {
         true => talk.session.clone(),
         false => conversation::beside(&talk.session, class),
@@ -251,6 +252,8 @@ fn prepare(
         has_tools: !request.tools.is_empty(),
         account: credentials.account.clone(),
         model: model.slug.clone(),
+        lane: course.lane,
+        tier: course.tier,
     };
     let turn_state = {
         // What a panic could leave half done here is at worst a state that is missing.
@@ -305,11 +308,11 @@ fn prepare(
         is_stream: request.stream,
         setup,
         facts,
-        lane: route.lane,
+        lane: course.lane,
         thread,
         whose,
         turn_state,
-        tier: route.choice.tier,
+        tier: course.tier,
         failures: match is_repeat {
             true => retry::Attempts::of_a_repeat(),
             false => retry::Attempts::default(),

@@ -12,6 +12,7 @@ pub mod coding;
 pub mod conversation;
 pub mod count;
 pub mod counting;
+pub mod course;
 pub mod entry;
 pub mod gauges;
 pub mod guard;

@@ -9,6 +9,7 @@ use crate::account::credentials::Credentials;
 use crate::catalogue::lanes::Route;
 use crate::catalogue::list::{Catalogue, UnknownModel};
 use crate::catalogue::model::Lane;
+use crate::proxy::course::{Course, Said};
 use crate::proxy::service::Service;
 use crate::translate::loss::Loss;
 use crate::translate::papers::Papers;
@@ -62,7 +63,7 @@ pub struct Again {
     pub tier: Option<&'static str>,
 }
 
-/// Says which model of `catalogue` answers `request`, which goes to the one called `name`, and on which lane.
+/// Says which model of `catalogue` answers `request`, which goes to the one called `name`, and how it is sent there.
 ///
 /// # Errors
 ///
@@ -72,9 +73,22 @@ pub fn route<'a>(
     catalogue: &'a Catalogue,
     request: &Request<'_>,
     name: &str,
-) -> Result<Route<'a>, UnknownModel> {
-    let choice = catalogue.resolve(name, &service.families)?;
-    Ok(catalogue.route(choice, search::wish(request)))
+) -> Result<(Route<'a>, Course), UnknownModel> {
+    let families = &service.families;
+    let choice = catalogue.resolve(name, families)?;
+    let route = catalogue.route(choice, search::wish(request));
+    let thinking = request.thinking.as_ref();
+    let said = Said {
+        is_fast: request.fast,
+        is_quick: thinking.is_some_and(|thinking| thinking.kind == "disabled"),
+        is_of_class: *name != *request.model,
+    };
+    let mut course = Course::of(&service.config, families, catalogue, &route.choice, said);
+    // A search needs the full lane, whatever is set.
+    if route.lane == Lane::Full {
+        course.lane = Lane::Full;
+    }
+    Ok((route, course))
 }
 
 /// Translates `request` for the account of `credentials`: encrypted reasoning of another account is left out.
@@ -85,7 +99,7 @@ pub fn route<'a>(
 pub fn translated(
     service: &Service,
     request: &Request<'_>,
-    route: &Route<'_>,
+    (route, course): &(Route<'_>, Course),
     conversation: &str,
     credentials: &Credentials,
     papers: &Papers<'_>,
@@ -99,11 +113,11 @@ pub fn translated(
     };
     let target = Target {
         model,
-        lane: route.lane,
+        lane: course.lane,
         origin: &origin,
         conversation,
-        tier: choice.tier,
-        effort: choice.effort,
+        tier: course.tier,
+        knobs: course.knobs,
         papers,
     };
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
@@ -181,18 +195,18 @@ impl Original {
         request: &Request<'_>,
         credentials: &Credentials,
     ) -> Option<Again> {
-        let route = route(service, &self.catalogue, request, &self.model).ok()?;
-        let papers = service.papers.known(request, route.lane);
+        let way = route(service, &self.catalogue, request, &self.model).ok()?;
+        let papers = service.papers.known(request, way.1.lane);
         let thread = &self.thread;
         let (translated, origin) =
-            translated(service, request, &route, thread, credentials, &papers).ok()?;
-        let choice = &route.choice;
+            translated(service, request, &way, thread, credentials, &papers).ok()?;
+        let (choice, course) = (way.0.choice, way.1);
         Some(Again {
             translated,
             origin,
             model: choice.model.slug.clone(),
-            lane: route.lane,
-            tier: choice.tier,
+            lane: course.lane,
+            tier: course.tier,
         })
     }
 }

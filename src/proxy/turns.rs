@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::catalogue::model::Lane;
 use crate::proxy::class::RequestClass;
 use crate::wire::newest::Newest;
 
@@ -30,6 +31,10 @@ pub struct Whose {
     pub account: String,
     /// Upstream's name of the model.
     pub model: String,
+    /// The form of the request.
+    pub lane: Lane,
+    /// The service tier asked for.
+    pub tier: Option<&'static str>,
 }
 
 /// The turns under way.
@@ -113,6 +118,23 @@ mod tests {
             Some("agent")
         );
         assert_eq!(turns.resume(&whose("a2"), RESULTS), None);
+        // [E14]
+        for other in [
+            Whose {
+                lane: Lane::Lite,
+                ..whose("")
+            },
+            Whose {
+                tier: Some("priority"),
+                ..whose("")
+            },
+            Whose {
+                has_tools: true,
+                ..whose("")
+            },
+        ] {
+            assert_eq!(turns.resume(&other, RESULTS), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! are used. A schema that does not is sent with `strict:false`; making it strict would turn
 //! optional properties into required ones.
 
+use crate::catalogue::knobs::Verbosity;
 use crate::catalogue::model::Model;
 use crate::translate::{schema, writer};
 use crate::wire::json::{Kind, ParseError, Raw};
@@ -33,11 +34,12 @@ const STRICT_LEVELS: usize = 5;
 pub(super) fn text(
     out: &mut Vec<u8>,
     model: &Model,
+    wanted: Option<Verbosity>,
     schema: Option<Raw<'_>>,
 ) -> Result<bool, ParseError> {
-    let verbosity = model
-        .default_verbosity
-        .as_deref()
+    let verbosity = wanted
+        .map(Verbosity::wire_name)
+        .or(model.default_verbosity.as_deref())
         .filter(|_| model.support_verbosity);
     let schema = schema.filter(|schema| schema.kind() == Kind::Object);
     if verbosity.is_none() && schema.is_none() {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::catalogue::model::{Effort, Lane, Model};
+use crate::catalogue::knobs::Knobs;
+use crate::catalogue::model::{Lane, Model};
 use crate::translate::effort::{self, Reasoning};
 use crate::translate::items::{Items, Place};
 use crate::translate::names::ToolNames;
@@ -34,8 +35,8 @@ pub struct Target<'a> {
     pub conversation: &'a str,
     /// `service_tier` to ask for, already known to be offered by the model.
     pub tier: Option<&'a str>,
-    /// Effort that outranks what the request says (configuration).
-    pub effort: Option<Effort>,
+    /// Effort, verbosity and summary as the person has set them, which outranks what the request says.
+    pub knobs: Knobs,
     /// What is known of the request's PDFs; those of [`wanted`](crate::translate::papers::wanted) have to be there.
     pub papers: &'a Papers<'a>,
 }
@@ -112,6 +113,9 @@ pub fn translate(
     let tools = cache.list(&request.tools, target.lane)?;
     let mut losses = tools.losses.clone();
     losses.extend(unsendable(request));
+    if request.fast && target.tier.is_none() {
+        losses.push(Loss::dropped("speed"));
+    }
     if last.role == Role::Assistant {
         // The model sees the beginning of its answer, but may start anew.
         let at = request.messages.len() - 1;
@@ -183,7 +187,12 @@ pub fn translate(
     }
     let before = out.len();
     writer::json(out, r#","text":"#);
-    if !format::text(out, target.model, request.output_config.schema)? {
+    if !format::text(
+        out,
+        target.model,
+        target.knobs.verbosity.value(),
+        request.output_config.schema,
+    )? {
         out.truncate(before);
     }
     out.push(b'}');
@@ -200,7 +209,7 @@ fn write_reasoning(out: &mut Vec<u8>, reasoning: Reasoning, lane: Lane) {
     let effort = reasoning
         .effort
         .map(|effort| ("effort", effort.wire_name()));
-    let summary = reasoning.summary.then_some(("summary", "auto"));
+    let summary = reasoning.summary.map(|summary| ("summary", summary));
     let context = (lane == Lane::Lite).then_some(("context", "all_turns"));
     let mut first = true;
     for (name, value) in [effort, summary, context].into_iter().flatten() {

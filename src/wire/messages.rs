@@ -45,6 +45,8 @@ pub struct Request<'a> {
     pub context_edits: Vec<Cow<'a, str>>,
     /// Whether `safeguards` asks for a verdict on tool calls.
     pub safeguards: bool,
+    /// Whether `speed` is `fast`.
+    pub fast: bool,
     /// Length of the body in bytes.
     pub size_bytes: usize,
 }
@@ -174,6 +176,7 @@ impl<'a> Request<'a> {
             stop_sequences: Vec::new(),
             context_edits: Vec::new(),
             safeguards: false,
+            fast: false,
             size_bytes: body.len(),
         };
         reader.object(|reader, key| {
@@ -210,6 +213,10 @@ impl<'a> Request<'a> {
                     into.context_edits = present(reader, read_edits)?.unwrap_or_default();
                 }
                 "safeguards" => into.safeguards = present(reader, Reader::raw)?.is_some(),
+                "speed" => {
+                    let speed = present(reader, Reader::string)?;
+                    into.fast = speed.is_some_and(|speed| speed.value() == "fast");
+                }
                 _ => drop(reader.raw()?),
             }
             Ok(())

@@ -169,6 +169,7 @@ fn fields() -> Rows {
                 ),
             ],
         ),
+        ("`speed`", "`speed`", vec![with(json!({"speed": "fast"}))]),
         (
             "`safeguards`",
             "`safeguards`",
@@ -186,7 +187,7 @@ fn fields() -> Rows {
             "`cache_control`",
             vec![
                 with(
-                    json!({"betas": ["x"], "mcp_servers": [], "container": null, "speed": "fast"}),
+                    json!({"betas": ["x"], "mcp_servers": [], "container": null, "speed": "standard"}),
                 ),
                 user(
                     json!([{"type": "text", "text": "u", "cache_control": {"type": "ephemeral"}}]),

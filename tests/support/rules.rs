@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use ccx::catalogue::knobs::Knobs;
 use ccx::catalogue::model::{Effort, Lane, Model};
 use ccx::simulate::check::check as refusal;
 use ccx::translate::papers::Papers;
@@ -100,7 +101,7 @@ pub fn translated_with(
         origin: &origin,
         conversation: "conversation-1",
         tier: None,
-        effort: None,
+        knobs: Knobs::default(),
         papers,
     };
     translate(request, &target, cache)

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Check;
 use crate::account::record::Record;
 use crate::cli::setup;
-use crate::config::{Config, Secrets};
+use crate::config::{Config, Key};
 use crate::files::places::Places;
 use crate::time::UnixSeconds;
 
@@ -35,13 +35,10 @@ pub(super) fn config(places: &Places) -> Check {
 }
 
 fn in_words(config: &Config) -> String {
-    let mut words = vec![
-        format!("strategy {}", config.strategy.name()),
-        format!("failover {}", if config.failover { "on" } else { "off" }),
-    ];
-    if config.secrets == Secrets::Keychain {
-        words.push("secrets in the keychain".to_owned());
-    }
+    let set = Key::plain(config).into_iter();
+    let mut words: Vec<String> = set.map(|(key, word)| format!("{key} {word}")).collect();
+    let turned = Key::turned(&config.knobs).into_iter();
+    words.extend(turned.map(|(key, word)| format!("{key} {word}")));
     words.join(", ")
 }
 
