@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | [`wire`], [`sse`], [`time`], [`secret`], [`error`] | nothing |
 //! | 1 | [`translate`], [`catalogue`] (model, families), [`account`] (freshness, record), [`upstream`] (failure, lane, retry), [`settings`] (patch), [`terminal`] (supervise, modes), [`proxy`] (route, guard, reply), [`config`], [`ledger`], [`pdf`] (text) | nothing |
-//! | 2 | [`files`], [`log`], stores, exchanges, clients, pty, [`pdf`] (apart) | one outside thing each |
+//! | 2 | [`files`], [`log`], [`fault`], stores, exchanges, clients, pty, [`pdf`] (apart) | one outside thing each |
 //! | 3 | [`proxy`], [`account`] broker, [`simulate`] | what they join |
 //! | 4 | [`cli`] | everything |
 //!
@@ -16,6 +16,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod fault;
 pub mod files;
 pub mod ledger;
 pub mod log;

@@ -63,6 +63,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("terminal/session.rs", 2),
     ("terminal/signals.rs", 2),
     ("files/", 2),
+    ("fault.rs", 2),
     ("log.rs", 2),
     ("account/apart.rs", 2),
     ("account/broker.rs", 3),

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::account::broker::Broker;
 use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
+use crate::cli::crash;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::pdf;
@@ -102,7 +104,10 @@ impl Host {
             .build()?;
         let thread = std::thread::Builder::new()
             .name("proxy".into())
-            .spawn(move || runtime.block_on(run(listener, service, stopped)))?;
+            .spawn(move || {
+                let _alarm = Alarm;
+                runtime.block_on(run(listener, service, stopped));
+            })?;
         Ok(Self {
             port,
             ledger,
@@ -134,6 +139,18 @@ impl Host {
         // It can only have stopped by a panic, which was reported when it happened.
         let _ = self.stop.send(drain);
         let _ = self.thread.join();
+    }
+}
+
+/// Ends the whole of ccx, in good order, when the proxy's thread is ended by a panic. A request that panics ends alone.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            crash::note_fatal();
+            let _ = kill_process(getpid(), Signal::TERM);
+        }
     }
 }
 

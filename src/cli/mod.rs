@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod activate;
 pub mod args;
 pub mod client;
+pub mod crash;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;

@@ -1,14 +1,16 @@
 //! From words to a command to an exit code.
 
 use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use crate::cli::args::{self, DaemonVerb, Own, UsageError, Words};
 use crate::cli::environment::Environment;
 use crate::cli::setup::VERSION;
-use crate::cli::{accounts, activate, logout, quota, renew, statusline};
+use crate::cli::{accounts, activate, crash, logout, quota, renew, statusline};
 use crate::cli::{daemon, demo, doctor, launch, login, restore, status, ui};
 use crate::error::{Kind, Report};
+use crate::fault;
 use crate::pdf::apart;
 use crate::terminal::leader;
 
@@ -30,12 +32,25 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
     if let Some(number) = environment.text("CCX_FAULT") {
         crate::files::fault::arm(number.parse().unwrap_or_default());
     }
-    match run(words, &environment) {
-        Ok(code) => code.into(),
-        Err(report) => {
+    crash::arm(&environment);
+    if let Some(fault) = environment.text("CCX_TEST_FAULT") {
+        fault::choose(fault);
+    }
+    // By now everything is undone that a guard undoes: the client, the terminal, the settings.
+    let code = match panic::catch_unwind(AssertUnwindSafe(|| run(words, &environment))) {
+        Ok(Ok(code)) => code,
+        Ok(Err(report)) => {
             ui::note(&report.to_string());
-            report.kind.exit_code().into()
+            report.kind.exit_code()
         }
+        Err(_) => Kind::Internal.exit_code(),
+    };
+    if let Some(told) = crash::told() {
+        ui::note(&told);
+    }
+    match crash::is_fatal() {
+        true => Kind::Internal.exit_code().into(),
+        false => code.into(),
     }
 }
 

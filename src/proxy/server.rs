@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::fault;
 use crate::proxy::service::{Service, answer};
 
 /// Pause after a failed accept: out of descriptors, most likely, and those come back.
@@ -36,6 +37,7 @@ pub async fn serve(
             // Finished connections are reaped as they end, so that the set stays small.
             Some(_) = connections.join_next() => continue,
         };
+        fault::point("proxy");
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {

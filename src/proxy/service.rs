@@ -12,6 +12,7 @@ use crate::account::chooser::Chooser;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
+use crate::fault;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
 use crate::proxy::counting::Counting;
@@ -106,6 +107,7 @@ async fn dispatch(
     let route = route.map_err(|reason| {
         reply::from_no_route(reason, request.method().as_str(), request.uri().path())
     })?;
+    fault::point("request");
     match route {
         Route::Live => Ok(alive(request.method())),
         Route::Messages => messages::answer(service, id, request).await,

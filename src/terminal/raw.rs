@@ -5,8 +5,12 @@
 
 use std::io::{self, IsTerminal as _};
 use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal as Stop, raise};
 use rustix::process::{Signal, getpgrp, getppid, getsid, kill_current_process_group};
 use rustix::stdio;
 use rustix::termios::{
@@ -32,7 +36,7 @@ pub(super) fn is_foreground() -> bool {
 ///
 /// A group whose leader leads the session, or whose parent is in another session, is orphaned: the
 /// kernel does not stop it either (POSIX, "orphaned process group").
-fn has_job_control() -> bool {
+pub(super) fn has_job_control() -> bool {
     let Ok(session) = getsid(None) else {
         return false;
     };
@@ -46,12 +50,19 @@ pub(super) fn stop_group() -> bool {
     has_job_control() && kill_current_process_group(Signal::STOP).is_ok()
 }
 
-/// Returns once our group has the terminal. Started in the background (`ccx &`), the group stops as
-/// any program does that touches the terminal from there. Call it before signals are caught, so
-/// that TERM ends the waiting.
+/// How long after a stop that had no effect, or a `bg`, the terminal is looked at again.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// Returns once our group has the terminal. Started in the background (`ccx &`), we stop as any program does that
+/// touches the terminal from there. Call it before signals are caught, so that TERM ends the waiting.
 pub(super) fn await_foreground() -> io::Result<()> {
     while !is_foreground() && has_job_control() {
-        kill_current_process_group(Signal::TTOU)?;
+        // To this thread: it stops in the call. A signal to the process could be taken by another thread, and this one
+        // would find out that it has no terminal, be stopped, be given the terminal, and stop again for what it had found.
+        raise(Stop::SIGTTOU)?;
+        if !is_foreground() {
+            thread::sleep(BACKGROUND_PAUSE);
+        }
     }
     Ok(())
 }
@@ -72,6 +83,14 @@ impl Saved {
     }
 }
 
+/// Says whether two settings treat bytes alike.
+fn is_same(one: &Termios, other: &Termios) -> bool {
+    one.input_modes == other.input_modes
+        && one.output_modes == other.output_modes
+        && one.control_modes == other.control_modes
+        && one.local_modes == other.local_modes
+}
+
 /// The way back to the settings that the terminal had. Putting them back twice does no harm.
 pub(super) struct RawGuard {
     saved: Arc<Mutex<Saved>>,
@@ -89,14 +108,19 @@ impl RawGuard {
             is_changed: false,
         }));
         let on_panic = Arc::clone(&saved);
+        let panics = AtomicUsize::new(0);
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // The message needs a terminal that can show it; with `panic = "abort"` nothing else
-            // runs. Whoever holds the lock is about to finish the same work.
-            match on_panic.try_lock() {
-                Ok(mut saved) => saved.restore(),
-                Err(TryLockError::Poisoned(saved)) => saved.into_inner().restore(),
-                Err(TryLockError::WouldBlock) => {}
+            // A guard puts the terminal back once the client is gone. Where no guard will run, since a panic ends the
+            // process at once or because this one comes on top of another, it is done here. Whoever holds the lock is
+            // about to finish the same work.
+            let is_second = panics.fetch_add(1, Ordering::SeqCst) > 0;
+            if cfg!(panic = "abort") || is_second {
+                match on_panic.try_lock() {
+                    Ok(mut saved) => saved.restore(),
+                    Err(TryLockError::Poisoned(saved)) => saved.into_inner().restore(),
+                    Err(TryLockError::WouldBlock) => {}
+                }
             }
             previous(panic);
         }));
@@ -137,6 +161,33 @@ impl RawGuard {
         let mut saved = self.lock();
         saved.is_changed = true;
         saved.restore();
+    }
+
+    /// Puts back what the terminal had while a client is stopped that has it. Returns the client's settings if it had
+    /// not put them back itself.
+    pub(super) fn lend(&self) -> Option<Termios> {
+        let clients = tcgetattr(stdio::stdin()).ok()?;
+        let is_tidied = is_same(&clients, &self.lock().own);
+        self.restore_changed_by_client();
+        (!is_tidied).then_some(clients)
+    }
+
+    /// Gives a client that goes on its settings again, unless it has set its own by now. What the person has set
+    /// meanwhile is what the terminal gets in the end.
+    pub(super) fn hand_back(&self, clients: Option<Termios>) {
+        let Ok(now) = tcgetattr(stdio::stdin()) else {
+            return;
+        };
+        if !is_foreground() {
+            return;
+        }
+        match clients {
+            Some(clients) if !is_same(&now, &clients) => {
+                self.lock().own = now;
+                let _ = tcsetattr(stdio::stdin(), OptionalActions::Now, &clients);
+            }
+            Some(_) | None => {}
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Saved> {

@@ -17,10 +17,12 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio;
 
+use crate::fault;
+
 use super::modes::Modes;
 use super::pty::Ends;
 use super::raw;
-use super::signals::Note;
+use super::signals::{Alarm, Note};
 use super::supervise::Event;
 
 /// Bytes for one read. The kernel holds at most this much of a terminal's output back.
@@ -79,11 +81,17 @@ impl Relay {
         let to_output = notes.clone();
         thread::Builder::new()
             .name("ccx-output".into())
-            .spawn(move || carry_output(output, &for_output, &to_output))?;
+            .spawn(move || {
+                let _alarm = Alarm(to_output.clone());
+                carry_output(output, &for_output, &to_output);
+            })?;
         let to_input = notes.clone();
         thread::Builder::new()
             .name("ccx-input".into())
-            .spawn(move || carry_input(input, &sleep, &to_input))?;
+            .spawn(move || {
+                let _alarm = Alarm(to_input.clone());
+                carry_input(input, &sleep, &to_input);
+            })?;
         Ok(Self {
             shared,
             wake: Some(wake),
@@ -116,7 +124,7 @@ impl Relay {
     }
 
     /// Shows nothing more and returns the modes that the client left on.
-    pub(super) fn finish(self) -> Modes {
+    pub(super) fn finish(&self) -> Modes {
         self.shared.is_muted.store(true, Ordering::SeqCst);
         let modes = self.shared.modes.lock();
         modes.unwrap_or_else(PoisonError::into_inner).clone()
@@ -135,6 +143,7 @@ fn carry_output(mut from: Box<dyn Read + Send>, shared: &Shared, notes: &SyncSen
             Err(_) => break,
         };
         shared.is_writing.store(true, Ordering::SeqCst);
+        fault::point("output");
         shared.reads.fetch_add(1, Ordering::SeqCst);
         let mut bytes = &buffer[..read];
         if shared.has_ended.load(Ordering::SeqCst) {
@@ -193,6 +202,7 @@ fn carry_input(
         match rustix::io::read(stdio::stdin(), &mut buffer) {
             Ok(0) => break,
             Ok(read) => {
+                fault::point("input");
                 // Fails when nobody has the client's terminal open any more.
                 if to.write_all(&buffer[..read]).is_err() {
                     return;

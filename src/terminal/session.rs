@@ -10,10 +10,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus, kill_process, waitpid};
 use rustix::stdio;
+
+use crate::fault;
 
 use super::leader;
 use super::plain;
@@ -21,7 +24,7 @@ use super::pty::{Master, Pty};
 use super::raw::{self, RawGuard};
 use super::relay::{self, Relay};
 use super::signals::{self, Listener, Note};
-use super::supervise::{Action, Ending, Event, Supervisor, Way};
+use super::supervise::{Action, Ending, Event, GRACE, KILL_WAIT, Supervisor, Way};
 
 /// Notes that may wait for the loop. A full channel holds up the thread that has something to say,
 /// which the loop ends soon: it never waits for those threads.
@@ -118,15 +121,18 @@ pub fn run(launch: &Launch) -> Result<Ending, TerminalError> {
     let leader = start_leader(launch, &pty)?;
     let (ends, master) = pty.split().map_err(TerminalError::Open)?;
     let relay = Relay::start(ends, &notes).map_err(TerminalError::Watch)?;
-    let session = Session {
-        leader,
+    let mut session = Session {
+        leader: Tether::new(leader, leader::KILL_CLIENT),
         guard,
         master,
         relay,
         timer: None,
-        notes,
+        _notes: notes,
     };
-    Ok(session.watch(&inbox))
+    let ending = session.watch(&inbox);
+    session.leader.is_over();
+    session.tidy(ending);
+    Ok(ending)
 }
 
 fn start_leader(launch: &Launch, pty: &Pty) -> Result<Pid, TerminalError> {
@@ -188,21 +194,22 @@ pub(super) fn deadline(after: Duration) -> Instant {
 
 /// A client in a terminal of its own, with all that has to be undone.
 struct Session {
-    leader: Pid,
+    leader: Tether,
     guard: RawGuard,
     master: Master,
     relay: Relay,
     timer: Option<Instant>,
-    notes: SyncSender<Note>,
+    // Keeps the channel open, whatever becomes of the threads.
+    _notes: SyncSender<Note>,
 }
 
 impl Session {
-    fn watch(mut self, inbox: &Receiver<Note>) -> Ending {
+    fn watch(&mut self, inbox: &Receiver<Note>) -> Ending {
         let mut supervisor = Supervisor::new(Way::Pty);
         loop {
             let event = match next(inbox, self.timer) {
                 Some(Note::Event(event)) => event,
-                Some(Note::ChildChanged) => match ask(self.leader, true) {
+                Some(Note::ChildChanged) => match ask(self.leader.pid(), true) {
                     Some(event) => event,
                     None => continue,
                 },
@@ -213,8 +220,9 @@ impl Session {
                     }
                 }
             };
+            fault::point("session");
             if let Some(ending) = self.feed(&mut supervisor, event) {
-                return self.finish(ending);
+                return ending;
             }
         }
     }
@@ -266,18 +274,24 @@ impl Session {
     }
 
     fn tell(&self, number: Number) {
-        let _ = kill_process(self.leader, number);
+        let _ = kill_process(self.leader.pid(), number);
     }
 
-    /// Undoes in the reverse order of doing. A client that could not tidy up is tidied up after.
-    fn finish(self, ending: Ending) -> Ending {
+    /// A client that could not tidy up is tidied up after; then the terminal is put back.
+    fn tidy(&self, ending: Ending) {
         let modes = self.relay.finish();
         if matches!(ending, Ending::Signal(_)) && raw::is_foreground() {
             let _ = relay::write_all(stdio::stdout(), &modes.reset());
         }
         self.guard.restore();
-        drop(self.notes);
-        ending
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(ending) = self.leader.cut() {
+            self.tidy(ending);
+        }
     }
 }
 
@@ -287,8 +301,67 @@ fn resumed() -> Event {
     }
 }
 
+/// Ends a client that is still there when a fault of ours ends its session.
+pub(super) struct Tether {
+    pid: Pid,
+    /// What ends the client at once.
+    kill: Number,
+    is_over: bool,
+}
+
+impl Tether {
+    pub(super) const fn new(pid: Pid, kill: Number) -> Self {
+        Self {
+            pid,
+            kill,
+            is_over: false,
+        }
+    }
+
+    pub(super) const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Notes that the client is gone, or has been given up.
+    pub(super) const fn is_over(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Ends the client, if that is not over: politely, then not. Returns how it ended; `None` if there was nothing to do.
+    pub(super) fn cut(&mut self) -> Option<Ending> {
+        if std::mem::replace(&mut self.is_over, true) {
+            return None;
+        }
+        for (number, wait) in [
+            (Number::TERM, GRACE),
+            (self.kill, KILL_WAIT),
+            (Number::KILL, KILL_WAIT),
+        ] {
+            let _ = kill_process(self.pid, number);
+            let _ = kill_process(self.pid, Number::CONT);
+            let end = deadline(wait);
+            while Instant::now() < end {
+                match ask(self.pid, false) {
+                    Some(Event::ClientEnded(ending)) => return Some(ending),
+                    _ => thread::sleep(CUT_LOOK),
+                }
+            }
+        }
+        Some(Ending::Signal(Number::KILL.as_raw()))
+    }
+}
+
+impl Drop for Tether {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// How often a client that is being cut off is looked at.
+const CUT_LOOK: Duration = Duration::from_millis(10);
+
 /// What came of an action.
-enum Done {
+pub(super) enum Done {
     Nothing,
     Happened(Event),
     Ended(Ending),

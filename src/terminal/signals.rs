@@ -10,6 +10,8 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::fault;
+
 use super::supervise::{Event, Signal, Way};
 
 /// What the loop of a session waits for.
@@ -52,10 +54,22 @@ fn note(number: i32) -> Option<Note> {
     Some(Note::Event(Event::Signal(signal)))
 }
 
+/// Tells the loop of a session when the thread that holds it is ended by a panic.
+pub(super) struct Alarm(pub(super) SyncSender<Note>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nobody listens once the session is over.
+            let _ = self.0.send(Note::Event(Event::Fault));
+        }
+    }
+}
+
 /// Hears signals until it is dropped.
 ///
-/// Handlers, never "ignore": that would be inherited by the client. Without a terminal of its own
-/// the client's group stops and continues with ours, so those signals keep their meaning.
+/// Handlers, never "ignore": that would be inherited by the client. Without a terminal of its own a resize reaches
+/// the client without us.
 pub(super) struct Listener {
     handle: Handle,
 }
@@ -67,18 +81,34 @@ impl Listener {
     ///
     /// When a handler or the thread cannot be set up.
     pub(super) fn start(way: Way, notes: SyncSender<Note>) -> io::Result<Self> {
-        let mut wanted = vec![SIGCHLD, SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2];
+        let mut wanted = vec![
+            SIGCHLD, SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT,
+        ];
         if way == Way::Pty {
-            wanted.extend([SIGTSTP, SIGCONT, SIGWINCH]);
+            wanted.push(SIGWINCH);
         }
         let mut signals = Signals::new(wanted)?;
         let handle = signals.handle();
+        let closed = handle.clone();
         thread::Builder::new()
             .name("ccx-signals".into())
             .spawn(move || {
-                for note in signals.forever().filter_map(note) {
-                    if notes.send(note).is_err() {
-                        break;
+                let _alarm = Alarm(notes.clone());
+                loop {
+                    let mut batch: Vec<i32> = signals.wait().collect();
+                    if closed.is_closed() {
+                        return;
+                    }
+                    // As in the kernel: what continues a process takes back the stops that are still waiting. One that
+                    // came to the client too, and was heard of only after both were continued, would stop it again.
+                    if batch.contains(&SIGCONT) {
+                        batch.retain(|number| *number != SIGTSTP);
+                    }
+                    fault::point("signals");
+                    for note in batch.into_iter().filter_map(note) {
+                        if notes.send(note).is_err() {
+                            return;
+                        }
                     }
                 }
             })?;

@@ -95,6 +95,8 @@ pub enum Event {
     TerminalLost,
     /// All output has been shown.
     OutputEnded,
+    /// A part of ccx that the session needs is gone, by a fault.
+    Fault,
     /// The last timer that was set has run out.
     TimeUp {
         /// Whether nothing is waiting to be shown.
@@ -113,9 +115,9 @@ pub enum Action {
     Abandon,
     /// Let the stopped client run again.
     Wake,
-    /// Put the terminal back and stop our own group. Where nobody could continue it, do not stop but
-    /// report `Resumed`. Otherwise CONT tells when we run again: the call that stops us may return
-    /// before it takes effect.
+    /// Put the terminal back and stop our own group. CONT tells when we run again: the call that stops us may
+    /// return before it takes effect. Where nobody could continue it, do not stop. Then a client in a terminal of its
+    /// own cannot stay stopped either: report `Resumed`.
     Suspend,
     /// Report `Resumed`.
     LookAround,
@@ -197,10 +199,8 @@ impl Supervisor {
             Event::Signal(signal @ (Signal::User1 | Signal::User2)) => {
                 vec![Action::Forward(signal)]
             }
-            Event::Signal(signal @ Signal::Stop) => match self.way {
-                Way::Pty => vec![Action::Forward(signal)],
-                Way::Plain => vec![],
-            },
+            // The keyboard's came to the client too; while that is stopped another one changes nothing.
+            Event::Signal(signal @ Signal::Stop) => vec![Action::Forward(signal)],
             Event::Signal(Signal::Continue) => match self.way {
                 // Somebody stopped us by STOP and may have changed terminal and size meanwhile.
                 Way::Pty => vec![Action::Reenter, Action::Resize],
@@ -210,15 +210,13 @@ impl Supervisor {
                 Way::Pty => vec![Action::Resize],
                 Way::Plain => vec![],
             },
-            Event::ClientStopped => match self.way {
-                Way::Pty => {
-                    self.state = State::Suspended { looking: false };
-                    vec![Action::Suspend]
-                }
-                Way::Plain => vec![],
-            },
+            Event::ClientStopped => {
+                self.state = State::Suspended { looking: false };
+                vec![Action::Suspend]
+            }
             Event::ClientEnded(ending) => self.ended(ending, false),
             Event::TerminalLost => self.ask(Signal::Hangup),
+            Event::Fault => self.ask(Signal::Terminate),
             Event::Resumed { .. } | Event::OutputEnded | Event::TimeUp { .. } => vec![],
         }
     }
@@ -228,6 +226,11 @@ impl Supervisor {
             Event::Resumed { foreground: true } => {
                 self.state = State::Running;
                 vec![Action::Reenter, Action::Resize, Action::Wake]
+            }
+            // In the background it stops by itself, and us, when it touches the terminal.
+            Event::Resumed { foreground: false } if self.way == Way::Plain => {
+                self.state = State::Running;
+                vec![Action::Wake]
             }
             // Without the terminal we stop again, but a TERM that came along goes first, and a shell
             // may continue us before it hands the terminal over.
@@ -248,6 +251,11 @@ impl Supervisor {
             Event::TerminalLost => {
                 let mut actions = vec![Action::Wake];
                 actions.extend(self.ask(Signal::Hangup));
+                actions
+            }
+            Event::Fault => {
+                let mut actions = vec![Action::Wake];
+                actions.extend(self.ask(Signal::Terminate));
                 actions
             }
             Event::Signal(
@@ -287,6 +295,7 @@ impl Supervisor {
             Event::Signal(Signal::Hangup | Signal::Stop | Signal::Continue)
             | Event::Resumed { .. }
             | Event::TerminalLost
+            | Event::Fault
             | Event::OutputEnded => vec![],
         }
     }
@@ -299,9 +308,11 @@ impl Supervisor {
                 vec![Action::Abandon, Action::Finish(Ending::Signal(KILL))]
             }
             Event::ClientStopped => vec![Action::Wake],
-            Event::Signal(_) | Event::Resumed { .. } | Event::TerminalLost | Event::OutputEnded => {
-                vec![]
-            }
+            Event::Signal(_)
+            | Event::Resumed { .. }
+            | Event::TerminalLost
+            | Event::Fault
+            | Event::OutputEnded => vec![],
         }
     }
 
@@ -309,6 +320,7 @@ impl Supervisor {
         match event {
             Event::OutputEnded
             | Event::TerminalLost
+            | Event::Fault
             | Event::Signal(Signal::Terminate | Signal::Hangup) => self.finish(ending),
             Event::TimeUp { quiet } if quiet || hurried => self.finish(ending),
             Event::TimeUp { .. } => vec![Action::SetTimer(DRAIN_AGAIN)],
