@@ -133,9 +133,11 @@ fn a_pdf_and_a_picture_are_read() {
         assert_eq!(text.trim(), "Both were read.");
         let outputs = outputs(&stage);
         let paper = outputs[0].to_string();
-        if is_file {
-            assert!(paper.contains("data:application/pdf;base64,"), "{paper}");
-        }
+        let wanted = match is_file {
+            true => "data:application/pdf;base64,",
+            false => "Apples weigh 150 g",
+        };
+        assert!(paper.contains(wanted), "{paper}");
         let picture = outputs[1].to_string();
         assert!(
             picture.contains("input_image") && picture.contains("data:image/png;base64,"),
@@ -554,6 +556,7 @@ fn each_refusal_is_told_in_words_that_help() {
             &["API Error"],
             1,
         ),
+        (403, json!({"detail": "Forbidden"}), &["403"], 1),
         (
             403,
             json!("<html><body>Just a moment...</body></html>"),

@@ -50,7 +50,7 @@ pub(super) fn plain_text(data: Text<'_>) -> Option<String> {
 /// Returns `data` as standard base64 with its padding; `None` if it is something else.
 ///
 /// Almost always it is that already. Otherwise these are set right: white space in it, the alphabet of addresses,
-/// missing padding, a data URL's head in front.
+/// missing padding, bits behind the last byte, a data URL's head in front.
 pub(super) fn base64(data: Text<'_>) -> Option<Cow<'_, str>> {
     let written = data.escaped();
     if is_clean(written.as_bytes()) {
@@ -73,6 +73,11 @@ pub(super) fn base64(data: Text<'_>) -> Option<Cow<'_, str>> {
     while matches!(clean.len() % 4, 2 | 3) {
         clean.push('=');
     }
+    if let Some(at) = clean.bytes().rposition(|byte| byte != b'=')
+        && let Some(last) = last_digit(clean.as_bytes()[at], clean.len() - 1 - at)
+    {
+        clean.replace_range(at..=at, char::from(last).encode_utf8(&mut [0; 4]));
+    }
     is_clean(clean.as_bytes()).then_some(Cow::Owned(clean))
 }
 
@@ -83,9 +88,20 @@ fn is_clean(bytes: &[u8]) -> bool {
     !digits.is_empty()
         && padding <= 2
         && bytes.len().is_multiple_of(4)
+        && digits
+            .last()
+            .is_some_and(|last| last_digit(*last, padding) == Some(*last))
         && digits.iter().fold(true, |is_base64, byte| {
             is_base64 & (byte.is_ascii_alphanumeric() | matches!(byte, b'+' | b'/'))
         })
+}
+
+/// Returns the last digit without the bits that `padding` says are behind the last byte: strict readers refuse them.
+fn last_digit(digit: u8, padding: usize) -> Option<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let value = DIGITS.iter().position(|known| *known == digit)?;
+    let behind = (1_usize << (2 * padding.min(2))) - 1;
+    Some(DIGITS[value & !behind])
 }
 
 /// The first bytes, at most 12.
@@ -153,6 +169,12 @@ mod tests {
             (
                 r#""/9j/4AAQSkZJRg==""#,
                 Some(("image/jpeg", "/9j/4AAQSkZJRg==")),
+            ),
+            // Bits behind the last byte.
+            (r#""iVBORw0KGgp=""#, Some(("image/png", "iVBORw0KGgo="))),
+            (
+                r#""iVBORw0KGg9/Zv""#,
+                Some(("image/png", "iVBORw0KGg9/Zg==")),
             ),
             (
                 r#""\/9j\/4AAQSkZJRg==""#,
