@@ -19,6 +19,10 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
 CARGO_TARGET_DIR=$target cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
 
+# A look of some seconds looks at the same inputs each time; a long run at others.
+seed=0
+[ "$seconds" -ge 60 ] || seed=1
+
 for name; do
     mkdir -p "fuzz/artifacts/$name" "$target/corpus/$name"
     also=
@@ -27,7 +31,7 @@ for name; do
     # New inputs go to the first directory, below target/.
     if "$target/$host/release/$name" "$target/corpus/$name" "fuzz/corpus/$name" $also -dict=fuzz/json.dict \
         -artifact_prefix="fuzz/artifacts/$name/" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=4096 \
-        -max_len=16384 -print_final_stats=1 >"$target/$name.log" 2>&1
+        -max_len=16384 -seed="$seed" -print_final_stats=1 >"$target/$name.log" 2>&1
     then
         sed -n 's/^stat::number_of_executed_units: *//p' "$target/$name.log" | tr '\n' ' '
         echo "executions, nothing found"
