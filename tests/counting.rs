@@ -10,6 +10,7 @@ use ccx::translate::reasoning::Seal;
 use ccx::translate::tokenizer::Tokenizer;
 use ccx::wire::messages::Request;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use support::proxy::Proxy;
@@ -196,7 +197,7 @@ fn tool() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
     #[test]
     fn more_content_is_never_fewer_tokens(
         blocks in prop::collection::vec(block(), 0..6),

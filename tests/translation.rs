@@ -1514,3 +1514,27 @@ fn what_the_person_has_set_comes_before_what_the_request_says() {
     let (_, losses) = sent(json!({"speed": "standard"}), none(), None);
     assert_eq!(losses, []);
 }
+
+#[test]
+fn reasoning_does_not_lead_to_the_tools_that_are_shown_after_it() {
+    let body = json!({
+        "model": "claude-opus-5-5",
+        "messages": [
+            {"role": "assistant", "content": [{"type": "tool_reference", "tool_name": "Late"}, signed("rs_1")]},
+            {"role": "assistant", "content": [{"type": "text", "text": "a"}]},
+            {"role": "user", "content": "go on"}
+        ],
+        "tools": [{"name": "Late", "defer_loading": true, "input_schema": {}}]
+    });
+    let (sent, _) = sent(&body, Lane::Lite);
+    let kinds: Vec<&str> = sent["input"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["type"].as_str().unwrap())
+        .collect();
+    let shown = kinds.iter().rposition(|kind| *kind == "additional_tools");
+    let reasoning = kinds.iter().position(|kind| *kind == "reasoning");
+    assert!(shown.is_some() && shown < reasoning, "{kinds:?}");
+    assert_eq!(kinds[reasoning.unwrap() + 1], "message", "{kinds:?}");
+}

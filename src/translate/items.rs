@@ -228,7 +228,9 @@ impl<'t, 'a> Items<'t, 'a> {
 
     /// Writes an item that shows the model more tools (lite lane).
     pub(super) fn additional_tools(&mut self, definitions: &[u8]) {
-        self.item();
+        // Reasoning that waits does not lead to tools: it waits on.
+        self.close();
+        writer::comma(self.out, &mut self.first);
         writer::json(
             self.out,
             r#"{"type":"additional_tools","role":"developer","tools":["#,
