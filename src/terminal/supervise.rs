@@ -365,6 +365,7 @@ mod tests {
         Abandon, Finish, Forward, Kill, LookAround, Reenter, Resize, SetTimer, StopInput, Suspend,
         Wake,
     };
+    use proptest::prelude::*;
 
     const TERM: Event = Event::Signal(Signal::Terminate);
     const HUP: Event = Event::Signal(Signal::Hangup);
@@ -520,6 +521,21 @@ mod tests {
                 (go_on, &[Reenter, Resize]),
             ],
         );
+        // With our own terminal the client may run in the background: it stops, and we with it, when it wants the terminal.
+        play(
+            Way::Plain,
+            &[
+                (Event::Signal(Signal::Stop), &[Forward(Signal::Stop)]),
+                (Event::ClientStopped, &[Suspend]),
+                // Heard late: it stopped already.
+                (Event::Signal(Signal::Stop), &[]),
+                (go_on, &[LookAround]),
+                (behind, &[Wake]),
+                (Event::ClientStopped, &[Suspend]),
+                (go_on, &[LookAround]),
+                (back, &[Reenter, Resize, Wake]),
+            ],
+        );
         // `bg`: stop again; `kill %1` after it: end.
         play(
             Way::Pty,
@@ -559,6 +575,88 @@ mod tests {
             (Ending::Signal(64), 192),
         ] {
             assert_eq!(ending.exit_code(), code);
+        }
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let signals = [
+            Signal::Terminate,
+            Signal::Hangup,
+            Signal::Interrupt,
+            Signal::Quit,
+            Signal::User1,
+            Signal::User2,
+            Signal::Stop,
+            Signal::Continue,
+            Signal::Resize,
+        ];
+        prop_oneof![
+            4 => proptest::sample::select(signals.to_vec()).prop_map(Event::Signal),
+            2 => Just(Event::ClientStopped),
+            1 => Just(Event::ClientEnded(Ending::Code(3))),
+            2 => any::<bool>().prop_map(|foreground| Event::Resumed { foreground }),
+            1 => Just(Event::TerminalLost),
+            1 => Just(Event::OutputEnded),
+            1 => Just(Event::Fault),
+            2 => any::<bool>().prop_map(|quiet| Event::TimeUp { quiet }),
+        ]
+    }
+
+    /// A supervisor as the loop around it has it: time is up only where a timer was set.
+    struct Loop {
+        supervisor: Supervisor,
+        has_timer: bool,
+        endings: usize,
+    }
+
+    impl Loop {
+        fn feed(&mut self, event: Event) {
+            if matches!(event, Event::TimeUp { .. }) {
+                if !self.has_timer {
+                    return;
+                }
+                self.has_timer = false;
+            }
+            let is_over = self.endings > 0;
+            let actions = self.supervisor.on(event);
+            assert!(!is_over || actions.is_empty(), "{actions:?} after the end");
+            for action in actions {
+                self.has_timer |= matches!(action, SetTimer(_));
+                self.endings += usize::from(matches!(action, Finish(_)));
+            }
+        }
+
+        fn after(way: Way, script: &[Event]) -> Self {
+            let mut all = Self {
+                supervisor: Supervisor::new(way),
+                has_timer: false,
+                endings: 0,
+            };
+            script.iter().for_each(|event| all.feed(*event));
+            all
+        }
+    }
+
+    proptest! {
+        /// Whatever came before: a client that ends ends the session, and so does a TERM that nobody listens to.
+        #[test]
+        fn every_script_reaches_its_end_once(
+            way in proptest::sample::select(vec![Way::Pty, Way::Plain]),
+            script in proptest::collection::vec(any_event(), 0..40),
+        ) {
+            let mut ended = Loop::after(way, &script);
+            ended.feed(Event::ClientEnded(Ending::Code(0)));
+            ended.feed(QUIET);
+            prop_assert_eq!(ended.endings, 1);
+
+            let mut deaf = Loop::after(way, &script);
+            deaf.feed(TERM);
+            for _ in 0..3 {
+                deaf.feed(BUSY);
+            }
+            prop_assert_eq!(deaf.endings, 1);
+            deaf.feed(TERM);
+            prop_assert_eq!(deaf.endings, 1);
         }
     }
 }
