@@ -44,6 +44,8 @@ pub enum RequestClass {
     Probe,
     /// Another call beside the conversation.
     Auxiliary,
+    /// A conversation of a client that speaks chat completions: whatever its shape, nothing is read into it.
+    Chat,
 }
 
 /// A step of the permission check.
@@ -94,7 +96,7 @@ impl<'a> Label<'a> {
 }
 
 impl RequestClass {
-    /// All classes.
+    /// All classes of the Messages API.
     pub const ALL: [Self; 14] = [
         Self::Main,
         Self::Subagent,
@@ -148,6 +150,7 @@ impl RequestClass {
             Self::Summary => "summary",
             Self::Probe => "probe",
             Self::Auxiliary => "auxiliary",
+            Self::Chat => "chat",
         }
     }
 
@@ -168,7 +171,8 @@ impl RequestClass {
             | Self::Suggestion
             | Self::Summary
             | Self::Probe
-            | Self::Auxiliary => None,
+            | Self::Auxiliary
+            | Self::Chat => None,
         }
     }
 
@@ -176,7 +180,7 @@ impl RequestClass {
     /// they must leave no trace in it.
     pub const fn is_conversation(self) -> bool {
         match self {
-            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction => true,
+            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction | Self::Chat => true,
             Self::SideReply
             | Self::Title
             | Self::Classifier(_)
@@ -200,7 +204,7 @@ impl RequestClass {
             | Self::WebFetch
             | Self::Summary
             | Self::Probe => false,
-            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction => true,
+            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction | Self::Chat => true,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::ledger::{Entry, Ledger, Outcome};
 use crate::proxy::gauges::Gauges;
 use crate::proxy::lessons::Lessons;
+use crate::proxy::service::Service;
 use crate::time::UnixSeconds;
 use crate::upstream::limits::Limits;
 use crate::wire::responses::Usage;
@@ -66,6 +67,16 @@ impl OpenEntry {
             arrived: Instant::now(),
             entry: Some(entry),
         }
+    }
+
+    /// Opens the entry of a request to `service`.
+    pub fn of(service: &Service, id: &str) -> Self {
+        Self::new(
+            service.ledger.clone(),
+            service.gauges.clone(),
+            service.lessons.clone(),
+            id.to_owned(),
+        )
     }
 
     /// Returns the id that the client is told.

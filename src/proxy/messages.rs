@@ -2,42 +2,37 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::account::chooser::Talk;
 use crate::account::credentials::Credentials;
 use crate::catalogue::lanes::Route;
 use crate::catalogue::list::UnknownModel;
-use crate::ledger::Outcome;
 use crate::proxy::attempts::{Attempts, Moves, Window};
 use crate::proxy::body::Body;
 use crate::proxy::class::RequestClass;
 use crate::proxy::conversation::{self, Conversation};
 use crate::proxy::course::Course;
 use crate::proxy::entry::OpenEntry;
+use crate::proxy::exchange::{self, Prepared, Run};
 use crate::proxy::intake;
 use crate::proxy::original::{self, Original};
 use crate::proxy::patience::Repeated;
-use crate::proxy::pipe::{self, Facts, Pipe};
+use crate::proxy::pipe::Facts;
 use crate::proxy::reply::Reply;
 use crate::proxy::seat::{self, Seat};
-use crate::proxy::service::{Service, fresh_id, json};
+use crate::proxy::service::{Service, fresh_id};
 use crate::proxy::turns::Whose;
-use crate::sse::Decoder;
 use crate::translate::cut::Bounds;
 use crate::translate::estimate;
-use crate::translate::fold::Fold;
+use crate::translate::loss::Loss;
 use crate::translate::papers::Papers;
 use crate::translate::reasoning::Origin;
-use crate::translate::stream::{Setup, Step};
-use crate::upstream::answer::Answer;
-use crate::upstream::failure::Failure;
-use crate::upstream::limits::{self, Limits};
+use crate::translate::stream::Setup;
+use crate::translate::voice::Tongue;
 use crate::upstream::retry;
 use crate::wire::envelope::ErrorKind;
 use crate::wire::json::ParseError;
@@ -53,45 +48,53 @@ pub async fn answer(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Reply> {
-    let mut entry = OpenEntry::new(
-        service.ledger.clone(),
-        service.gauges.clone(),
-        service.lessons.clone(),
-        id.to_owned(),
-    );
-    match run(service, &mut entry, request).await {
-        Ok(Run::Whole(body)) => Ok(json(body)),
-        Ok(Run::Stream(begun)) => {
-            let (begun, attempts, prepared) = *begun;
-            Ok(stream(Pipe::new(begun, attempts, prepared.facts, entry)))
-        }
-        Err(reply) => {
-            let outcome = Outcome::Failed {
-                status: reply.status,
-                message: reply.message.clone(),
-            };
-            entry.finish(outcome, None);
-            Err(reply)
+    let mut entry = OpenEntry::of(service, id);
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let body = intake::read(&head.headers, body).await?;
+        run(service, &mut entry, &head.headers, body, Asked::default()).await
+    };
+    let answered = answered.await;
+    exchange::respond(answered, entry)
+}
+
+/// What is known of a request beside its body, which is in the words of the Messages API by now.
+#[derive(Debug)]
+pub struct Asked {
+    /// In which API it is answered.
+    pub tongue: Tongue,
+    /// What was lost on the way to the Messages API.
+    pub losses: Vec<Loss>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            tongue: Tongue::Messages,
+            losses: Vec::new(),
         }
     }
 }
 
-enum Run {
-    Whole(Vec<u8>),
-    Stream(Box<(pipe::Begun, Attempts, Prepared)>),
-}
-
-async fn run(
+/// Asks upstream for an answer to `body`, which is in the words of the Messages API.
+///
+/// # Errors
+///
+/// What the client is told instead of an answer.
+pub async fn run(
     service: &Arc<Service>,
     entry: &mut OpenEntry,
-    request: Request<Incoming>,
+    headers: &HeaderMap,
+    body: Bytes,
+    asked: Asked,
 ) -> Result<Run, Reply> {
-    let (head, body) = request.into_parts();
-    let body = intake::read(&head.headers, body).await?;
     let request = parse(service, &body).map_err(refuse)?;
-    let Conversation { key, agent } = Conversation::of(&head.headers, &request);
+    let Conversation { key, agent } = Conversation::of(headers, &request);
     let catalogue = service.shelf.current();
-    let class = RequestClass::of(&head.headers, &request);
+    let class = match &asked.tongue {
+        Tongue::Messages => RequestClass::of(headers, &request),
+        Tongue::Chat(_) => RequestClass::Chat,
+    };
     let model = service.config.classes.model(class, &request.model);
     let route = original::route(service, &catalogue, &request, &model)
         .map_err(|error| unknown_model(&error))?;
@@ -108,8 +111,10 @@ async fn run(
         route,
         talk,
         class,
+        beyond: &asked.losses,
     };
     let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
+    let Asked { tongue, losses } = asked;
     let asked = (*model != *request.model).then(|| request.model.clone().into_owned());
     let may_be_told_anew = service.chooser.rules().may_move()
         || asked.is_some()
@@ -122,6 +127,7 @@ async fn run(
         model: model.clone().into_owned(),
         asked,
         shortened_to: None,
+        beyond: losses,
     });
     // The client's form of the request is not needed any more but to be told anew: elsewhere, shorter, without reasoning
     // that cannot be read. Upstream's is kept for retries.
@@ -139,7 +145,7 @@ async fn run(
             "the conversation goes on on another account"
         );
     }
-    let mut attempts = Attempts {
+    let attempts = Attempts {
         service: service.clone(),
         credentials,
         origin,
@@ -159,23 +165,7 @@ async fn run(
         moves,
         outlook: None,
     };
-    if !prepared.is_stream {
-        let answer = whole(&mut attempts, &prepared, entry);
-        let answer = match class.deadline() {
-            None => answer.await,
-            Some(after) => match tokio::time::timeout(after, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Failure::Late { after }),
-            },
-        };
-        return answer
-            .map(Run::Whole)
-            .map_err(|failure| told(&failure, &attempts, &prepared));
-    }
-    match pipe::begin(&mut attempts, &prepared.setup, &prepared.facts, entry).await {
-        Ok(begun) => Ok(Run::Stream(Box::new((begun, attempts, prepared)))),
-        Err(failure) => Err(told(&failure, &attempts, &prepared)),
-    }
+    exchange::run(attempts, tongue, prepared, entry).await
 }
 
 /// Reads the client's request; of a list of tools that an earlier one had it reads no more than that it is the same.
@@ -185,32 +175,9 @@ fn parse<'a>(service: &Service, body: &'a [u8]) -> Result<messages::Request<'a>,
     messages::Request::parse_knowing(body, &tools.sources())
 }
 
-fn refuse(error: impl Display) -> Reply {
+/// The reply to a request that cannot be understood.
+pub fn refuse(error: impl Display) -> Reply {
     Reply::refused(400, ErrorKind::InvalidRequest, error.to_string())
-}
-
-/// The reply to a request that upstream did not answer.
-fn told(failure: &Failure, attempts: &Attempts, prepared: &Prepared) -> Reply {
-    let facts = Facts {
-        outlook: attempts.outlook.clone(),
-        ..prepared.facts.clone()
-    };
-    facts.reply(failure, attempts.sent)
-}
-
-/// What is known of a request once it was translated.
-#[derive(Clone, Debug)]
-struct Prepared {
-    is_stream: bool,
-    setup: Setup,
-    facts: Facts,
-    lane: crate::catalogue::model::Lane,
-    thread: String,
-    whose: Whose,
-    turn_state: Option<String>,
-    tier: Option<&'static str>,
-    failures: retry::Attempts,
-    window: Window,
 }
 
 /// What the client's request says, before it is translated.
@@ -220,6 +187,7 @@ struct Understood<'a> {
     route: (Route<'a>, Course),
     talk: Talk,
     class: RequestClass,
+    beyond: &'a [Loss],
 }
 
 /// Translates the client's request for an account.
@@ -235,15 +203,23 @@ fn prepare(
         route,
         talk,
         class,
+        beyond,
     } = understood;
     let (model, course) = (route.0.choice.model, route.1);
     let thread = match class.has_conversation() {
         true => talk.session.clone(),
         false => conversation::beside(&talk.session, class),
     };
-    let (translated, origin) =
-        original::translated(service, request, &route, &thread, credentials, papers)
-            .map_err(refuse)?;
+    let (translated, origin) = original::translated(
+        service,
+        request,
+        &route,
+        &thread,
+        credentials,
+        papers,
+        beyond,
+    )
+    .map_err(refuse)?;
     let newest = request.newest();
     let whose = Whose {
         conversation: talk.session,
@@ -322,85 +298,10 @@ fn prepare(
     Ok((prepared, translated.body.into(), origin))
 }
 
-fn unknown_model(error: &UnknownModel) -> Reply {
-    Reply::refused(404, ErrorKind::NotFound, error.to_string())
-}
-
-fn stream(pipe: Pipe) -> Response<Body> {
-    let mut response = Response::new(Body::Stream(Box::new(pipe)));
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
-}
-
-/// Gathers a whole answer: nothing was sent to the client, so every failure may be tried again.
-async fn whole(
-    attempts: &mut Attempts,
-    prepared: &Prepared,
-    entry: &mut OpenEntry,
-) -> Result<Vec<u8>, Failure> {
-    loop {
-        let answer = attempts.open_for(entry).await?;
-        let mut fold = Fold::new(Setup {
-            origin: attempts.origin.clone(),
-            ..prepared.setup.clone()
-        });
-        let failure = match gather(answer, &mut fold, entry).await {
-            Ok(()) => {
-                prepared.facts.answered();
-                return Ok(fold.into_body());
-            }
-            Err(failure) => failure,
-        };
-        match attempts.recover(failure).await {
-            Ok(()) => {}
-            Err(Failure::Empty) if prepared.facts.may_end_empty => {
-                fold.end_empty();
-                entry.finish(Outcome::Done, fold.usage());
-                return Ok(fold.into_body());
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-}
-
-async fn gather(mut answer: Answer, fold: &mut Fold, entry: &mut OpenEntry) -> Result<(), Failure> {
-    let mut decoder = Decoder::default();
-    let idle = pipe::UPSTREAM_IDLE;
-    loop {
-        let chunk = match tokio::time::timeout(idle, answer.chunk()).await {
-            Err(_) => return Err(Failure::Stalled { idle }),
-            Ok(None) => return Err(Failure::Cut),
-            Ok(Some(chunk)) => chunk?,
-        };
-        decoder.feed(&chunk).map_err(|_| Failure::TooLong)?;
-        while let Some(frame) = decoder.next_frame() {
-            if frame.event == limits::EVENT
-                && let Some(limits) = Limits::from_event(frame.data)
-            {
-                entry.note_limits(&limits);
-            }
-            match fold.feed(frame) {
-                Step::Continue => {}
-                step @ (Step::Finished | Step::Cut) => {
-                    let usage = fold.usage();
-                    entry.note(|entry, age: Duration| {
-                        entry.first_content = Some(age);
-                        entry.is_estimate = fold.is_estimate();
-                    });
-                    entry.finish(Outcome::Done, usage);
-                    if step == Step::Finished {
-                        tokio::spawn(answer.drain());
-                    }
-                    return Ok(());
-                }
-                Step::Failed(failure) => return Err(Failure::from_stream(&failure)),
-            }
-        }
+/// The reply to a request for a model that there is not.
+pub fn unknown_model(error: &UnknownModel) -> Reply {
+    Reply {
+        code: Some("model_not_found"),
+        ..Reply::refused(404, ErrorKind::NotFound, error.to_string())
     }
 }

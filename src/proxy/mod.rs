@@ -1,12 +1,13 @@
 //! The local proxy: speaks the Messages API to the client and passes what it asks to upstream.
 //!
 //! `guard`, `route`, `class`, `conversation`, `turns` and `reply` decide; `server` accepts, `service` dispatches,
-//! `messages` runs the attempts of one request, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
+//! `messages` and `chat` understand a request, `exchange` runs its attempts, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
 //! the answers say of the accounts (`readings`) for commands that show it.
 
 pub mod advice;
 pub mod attempts;
 pub mod body;
+pub mod chat;
 pub mod class;
 pub mod coding;
 pub mod conversation;
@@ -14,6 +15,7 @@ pub mod count;
 pub mod counting;
 pub mod course;
 pub mod entry;
+pub mod exchange;
 pub mod gauges;
 pub mod guard;
 pub mod hop;

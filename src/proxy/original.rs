@@ -35,6 +35,8 @@ pub struct Original {
     pub asked: Option<String>,
     /// The most tokens that it may have; more than that is left out of it.
     pub shortened_to: Option<u64>,
+    /// What was lost before it was in this form.
+    pub beyond: Vec<Loss>,
 }
 
 /// A request that was shortened.
@@ -92,6 +94,7 @@ pub fn route<'a>(
 }
 
 /// Translates `request` for the account of `credentials`: encrypted reasoning of another account is left out.
+/// `beyond`: what was lost before.
 ///
 /// # Errors
 ///
@@ -103,6 +106,7 @@ pub fn translated(
     conversation: &str,
     credentials: &Credentials,
     papers: &Papers<'_>,
+    beyond: &[Loss],
 ) -> Result<(Translated, Origin), RequestError> {
     let choice = &route.choice;
     let model = choice.model;
@@ -123,6 +127,7 @@ pub fn translated(
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let mut tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
     let mut translated = translate(request, &target, &mut tools)?;
+    translated.losses.extend(beyond);
     if route.is_stand_in {
         translated.losses.push(Loss::approximated("search_model"));
     }
@@ -198,8 +203,16 @@ impl Original {
         let way = route(service, &self.catalogue, request, &self.model).ok()?;
         let papers = service.papers.known(request, way.1.lane);
         let thread = &self.thread;
-        let (translated, origin) =
-            translated(service, request, &way, thread, credentials, &papers).ok()?;
+        let (translated, origin) = translated(
+            service,
+            request,
+            &way,
+            thread,
+            credentials,
+            &papers,
+            &self.beyond,
+        )
+        .ok()?;
         let (choice, course) = (way.0.choice, way.1);
         Some(Again {
             translated,

@@ -22,7 +22,8 @@ use crate::proxy::reply;
 use crate::proxy::service::Service;
 use crate::sse::Decoder;
 use crate::time::UnixSeconds;
-use crate::translate::stream::{Machine, Setup, Step};
+use crate::translate::stream::{Setup, Step};
+use crate::translate::voice::{Tongue, Voice};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
 use crate::upstream::limits::{self, Limits};
@@ -108,7 +109,7 @@ impl Facts {
 pub struct Begun {
     answer: Option<Answer>,
     decoder: Decoder,
-    machine: Machine,
+    voice: Voice,
     out: Vec<u8>,
     /// What the client was told, if it has failed behind its first content already.
     failed: Option<reply::Reply>,
@@ -119,6 +120,7 @@ pub struct Begun {
 /// Asks upstream until an answer has begun. Until then a failure can still become a status.
 pub async fn begin(
     attempts: &mut Attempts,
+    tongue: &Tongue,
     setup: &Setup,
     facts: &Facts,
     entry: &mut OpenEntry,
@@ -129,7 +131,7 @@ pub async fn begin(
             origin: attempts.origin.clone(),
             ..setup.clone()
         };
-        let mut begun = Begun::new(answer, Machine::new(setup));
+        let mut begun = Begun::new(answer, tongue.voice(setup));
         let failure = match read_beginning(&mut begun, facts).await {
             Ok(()) => return Ok(begun),
             Err(failure) => failure,
@@ -155,25 +157,25 @@ async fn read_beginning(begun: &mut Begun, facts: &Facts) -> Result<(), Failure>
         };
         match begun.take(&chunk) {
             Ok(()) => {}
-            Err(failure) if begun.machine.is_committed() => {
+            Err(failure) if begun.voice.is_committed() => {
                 begun.fail(facts.reply(&failure, 1));
             }
             Err(failure) => return Err(failure),
         }
-        if begun.machine.has_begun() {
+        if begun.voice.has_begun() {
             break;
         }
     }
-    begun.machine.start(&mut begun.out);
+    begun.voice.start(&mut begun.out);
     Ok(())
 }
 
 impl Begun {
-    fn new(answer: Answer, machine: Machine) -> Self {
+    fn new(answer: Answer, voice: Voice) -> Self {
         Self {
             answer: Some(answer),
             decoder: Decoder::default(),
-            machine,
+            voice,
             out: Vec::with_capacity(1024),
             failed: None,
             limits: None,
@@ -189,7 +191,7 @@ impl Begun {
             if frame.event == limits::EVENT {
                 self.limits = Limits::from_event(frame.data).map(Box::new);
             }
-            match self.machine.feed(frame, &mut self.out) {
+            match self.voice.feed(frame, &mut self.out) {
                 Step::Continue => {}
                 Step::Finished => {
                     finish(self.answer.take());
@@ -207,13 +209,13 @@ impl Begun {
 
     fn fail(&mut self, reply: reply::Reply) {
         self.answer = None;
-        self.machine.fail(reply.kind, &reply.message, &mut self.out);
+        self.voice.fail(reply.kind, &reply.message, &mut self.out);
         self.failed = Some(reply);
     }
 
     fn end_empty(&mut self) {
         self.answer = None;
-        self.machine.end_empty(&mut self.out);
+        self.voice.end_empty(&mut self.out);
     }
 }
 
@@ -267,7 +269,7 @@ impl Pipe {
     /// Carries on with an answer that has begun.
     pub fn new(begun: Begun, attempts: Attempts, facts: Facts, mut entry: OpenEntry) -> Self {
         let now = Instant::now();
-        let is_committed = begun.machine.is_committed();
+        let is_committed = begun.voice.is_committed();
         if is_committed {
             entry.note(|entry, age| entry.first_content = Some(age));
         }
@@ -322,7 +324,7 @@ impl Pipe {
             self.end();
             return Poll::Ready(None);
         }
-        self.has_sent_content = self.begun.machine.is_committed();
+        self.has_sent_content = self.begun.voice.is_committed();
         self.last_out = Instant::now();
         let room = self.begun.out.len().min(PIECE_BYTES);
         let piece = std::mem::replace(&mut self.begun.out, Vec::with_capacity(room));
@@ -354,7 +356,7 @@ impl Pipe {
         if let Some(limits) = self.begun.limits.take() {
             self.entry.note_limits(&limits);
         }
-        if self.begun.machine.is_committed() {
+        if self.begun.voice.is_committed() {
             self.commit();
         }
         Poll::Ready(())
@@ -371,7 +373,7 @@ impl Pipe {
     fn on_failure(&mut self, failure: Failure) {
         self.begun.answer = None;
         match self.attempts.take() {
-            Some(mut attempts) if !self.begun.machine.is_committed() => {
+            Some(mut attempts) if !self.begun.voice.is_committed() => {
                 self.source = Source::Reopening(Box::pin(async move {
                     let outcome = match attempts.recover(failure).await {
                         Ok(()) => attempts.open().await,
@@ -392,7 +394,7 @@ impl Pipe {
                 self.last_in = Instant::now();
                 self.begun.answer = Some(answer);
                 self.begun.decoder = Decoder::default();
-                self.begun.machine.restart(attempts.origin.clone());
+                self.begun.voice.restart(attempts.origin.clone());
                 self.attempts = Some(attempts);
             }
             Err(failure) => {
@@ -419,7 +421,7 @@ impl Pipe {
                 idle: UPSTREAM_IDLE,
             });
         } else if now - self.last_out >= PING_AFTER {
-            crate::translate::stream::ping(&mut self.begun.out);
+            self.begun.voice.ping(&mut self.begun.out);
             self.last_out = now;
         }
         self.tick.as_mut().reset(self.last_out + PING_AFTER);
@@ -440,9 +442,9 @@ impl Pipe {
                 message: reply.message,
             },
         };
-        let machine = &self.begun.machine;
+        let voice = &self.begun.voice;
         self.entry
-            .note(|entry, _| entry.is_estimate = machine.is_estimate());
-        self.entry.finish(outcome, machine.usage());
+            .note(|entry, _| entry.is_estimate = voice.is_estimate());
+        self.entry.finish(outcome, voice.usage());
     }
 }

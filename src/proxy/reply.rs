@@ -33,6 +33,8 @@ pub struct Reply {
     pub retry_after: Option<u64>,
     /// Whether the same request may succeed later: `x-should-retry: false` goes out when not.
     pub retryable: bool,
+    /// `error.code` of the OpenAI APIs.
+    pub code: Option<&'static str>,
     /// Value of `allow`, for 405.
     pub allow: Option<&'static str>,
 }
@@ -46,6 +48,7 @@ impl Reply {
             message: message.into(),
             retry_after: None,
             retryable: false,
+            code: None,
             allow: None,
         }
     }
@@ -116,11 +119,14 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
             // This wording makes the client compact; its numbers must not contradict it.
             let limit = limit.unwrap_or(context.window);
             let tokens = tokens.unwrap_or(context.tokens).max(limit + 1);
-            Reply::refused(
-                400,
-                ErrorKind::InvalidRequest,
-                format!("prompt is too long: {tokens} tokens > {limit} maximum"),
-            )
+            Reply {
+                code: Some("context_length_exceeded"),
+                ..Reply::refused(
+                    400,
+                    ErrorKind::InvalidRequest,
+                    format!("prompt is too long: {tokens} tokens > {limit} maximum"),
+                )
+            }
         }
         // Not the words that make the client compact: that is what has failed.
         Failure::StillTooLong { .. } => Reply::refused(
@@ -130,11 +136,14 @@ pub fn from_failure(failure: &Failure, context: Context<'_>) -> Reply {
                 "{words}; begin anew with /clear, or choose a model with a larger window with /model"
             ),
         ),
-        Failure::ModelUnavailable { .. } => Reply::refused(
-            404,
-            ErrorKind::NotFound,
-            format!("{words} ({}); choose another with /model", context.model),
-        ),
+        Failure::ModelUnavailable { .. } => Reply {
+            code: Some("model_not_found"),
+            ..Reply::refused(
+                404,
+                ErrorKind::NotFound,
+                format!("{words} ({}); choose another with /model", context.model),
+            )
+        },
         Failure::Rejected { status: 413, .. } => {
             Reply::refused(413, ErrorKind::RequestTooLarge, words)
         }
@@ -181,6 +190,7 @@ fn usage_limit(
     }
     Reply {
         retry_after: left.map(|left| left.as_secs().max(1)),
+        code: Some("usage_limit_reached"),
         ..Reply::refused(429, ErrorKind::RateLimit, text)
     }
 }
@@ -191,6 +201,7 @@ pub fn all_exhausted(outlook: &Outlook, now: UnixSeconds) -> Reply {
     let advice = advice(outlook, now).unwrap_or_else(|| "no account can go on now".to_owned());
     Reply {
         retry_after: left.map(|left| left.as_secs().max(1)),
+        code: Some("usage_limit_reached"),
         ..Reply::refused(
             429,
             ErrorKind::RateLimit,
@@ -232,11 +243,14 @@ pub fn from_refusal(refusal: Refusal) -> Reply {
             ErrorKind::Permission,
             "requests from web pages are refused",
         ),
-        Refusal::Secret => Reply::refused(
-            401,
-            ErrorKind::Authentication,
-            "the key of this ccx instance is missing or wrong",
-        ),
+        Refusal::Secret => Reply {
+            code: Some("invalid_api_key"),
+            ..Reply::refused(
+                401,
+                ErrorKind::Authentication,
+                "the key of this ccx instance is missing or wrong",
+            )
+        },
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Route {
     Live,
     /// `POST /v1/messages`.
     Messages,
+    /// `POST /v1/chat/completions`.
+    Chat,
     /// `POST /v1/messages/count_tokens`.
     CountTokens,
     /// `GET /v1/models`.
@@ -34,6 +36,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         "/health" | "/api/hello" => (Route::Live, &[Method::GET, Method::HEAD], "GET, HEAD"),
         "/v1/messages" => (Route::Messages, &[Method::POST], "POST"),
         "/v1/messages/count_tokens" => (Route::CountTokens, &[Method::POST], "POST"),
+        "/v1/chat/completions" => (Route::Chat, &[Method::POST], "POST"),
         "/v1/models" => (Route::Models, &[Method::GET], "GET"),
         _ => return Err(NoRoute::Unknown),
     };
@@ -42,6 +45,11 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
     } else {
         Err(NoRoute::Method { allow })
     }
+}
+
+/// Says whether whoever asks for `path` speaks one of the OpenAI APIs, and is told errors in their shape.
+pub fn is_openai(path: &str) -> bool {
+    path == "/v1/responses" || path.starts_with("/v1/responses/") || path.starts_with("/v1/chat/")
 }
 
 #[cfg(test)]
@@ -64,6 +72,7 @@ mod tests {
                 "/v1/messages/count_tokens",
                 Ok(Route::CountTokens),
             ),
+            (Method::POST, "/v1/chat/completions", Ok(Route::Chat)),
             (Method::GET, "/v1/models", Ok(Route::Models)),
             (Method::DELETE, "/v1/models", only("GET")),
             (Method::GET, "/", unknown),

@@ -22,12 +22,13 @@ use crate::proxy::lessons::Lessons;
 use crate::proxy::papers::PaperShelf;
 use crate::proxy::patience::Patience;
 use crate::proxy::reply::{self, Reply};
-use crate::proxy::route::{Route, route};
+use crate::proxy::route::{Route, is_openai, route};
 use crate::proxy::seals::Seals;
 use crate::proxy::turns::Turns;
-use crate::proxy::{count, messages, models};
+use crate::proxy::{chat, count, messages, models};
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
+use crate::wire::chat as openai;
 use crate::wire::envelope::error_body;
 
 /// Everything that answering a request takes. One for each proxy.
@@ -82,8 +83,10 @@ pub fn fresh_id(prefix: &str) -> String {
 /// Answers one request.
 pub async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Response<Body> {
     let id = fresh_id("req_");
+    let is_openai = is_openai(request.uri().path());
     let mut response = match dispatch(&service, &id, request).await {
         Ok(response) => response,
+        Err(reply) if is_openai => openai_error(&reply),
         Err(reply) => error(&reply, &id),
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -111,6 +114,7 @@ async fn dispatch(
     match route {
         Route::Live => Ok(alive(request.method())),
         Route::Messages => messages::answer(service, id, request).await,
+        Route::Chat => chat::answer(service, id, request).await,
         Route::CountTokens => count::answer(service, request).await,
         Route::Models => Ok(models::answer(service)),
     }
@@ -136,6 +140,20 @@ fn error(reply: &Reply, id: &str) -> Response<Body> {
     let mut response = json(error_body(reply.kind, &reply.message, id));
     *response.status_mut() =
         http::StatusCode::from_u16(reply.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+    error_headers(response.headers_mut(), reply);
+    response
+}
+
+/// As [`error`], for clients of the OpenAI APIs. They do not know 529.
+fn openai_error(reply: &Reply) -> Response<Body> {
+    let kind = reply.kind.openai_name();
+    let mut response = json(openai::error_body(kind, reply.code, &reply.message));
+    let status = match reply.status {
+        529 => 503,
+        status => status,
+    };
+    *response.status_mut() =
+        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
     error_headers(response.headers_mut(), reply);
     response
 }

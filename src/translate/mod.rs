@@ -4,7 +4,8 @@
 //! `tools`, `schema`, [`names`], [`search`] and [`domains`] (what may be called), `effort` and `format` (how to
 //! answer), [`loss`] (what could not be told), [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is),
 //! [`shrink`] (a conversation that is too long even to be summed up). Answers: [`stream`] and [`fold`], which write
-//! by `draft`, `hits` (searches) `tidy` (arguments) and `records`, and end early where [`cut`] says so.
+//! by `draft`, `hits` (searches) `tidy` (arguments) and `records`, and end early where [`cut`] says so. [`voice`]: in
+//! which API that is told; [`chat`]: chat completions.
 
 mod calls;
 mod content;
@@ -25,6 +26,7 @@ mod tools;
 mod weigh;
 mod writer;
 
+pub mod chat;
 pub mod count;
 pub mod cut;
 pub mod domains;
@@ -39,3 +41,4 @@ pub mod search;
 pub mod shrink;
 pub mod stream;
 pub mod tokenizer;
+pub mod voice;

@@ -38,6 +38,19 @@ impl ErrorKind {
             Self::Overloaded => "overloaded_error",
         }
     }
+
+    /// Returns the `error.type` of the OpenAI APIs.
+    pub const fn openai_name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest | Self::NotFound | Self::RequestTooLarge => {
+                "invalid_request_error"
+            }
+            Self::Authentication => "authentication_error",
+            Self::Permission => "permission_error",
+            Self::RateLimit => "rate_limit_error",
+            Self::Api | Self::Timeout | Self::Overloaded => "server_error",
+        }
+    }
 }
 
 /// Writes `{"type":"error","error":{"type","message"},"request_id"}`; the id is left out when empty.

@@ -4,6 +4,7 @@
 //! texts (spliced still escaped).
 
 pub mod blocks;
+pub mod chat;
 pub mod envelope;
 pub mod json;
 pub mod messages;
