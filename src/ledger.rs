@@ -1,8 +1,12 @@
-//! What happened: the last requests and the totals of all of them. Knows no clock and no disk.
+//! What happened: the requests under way, the last ones, and the totals of all of them. Knows no clock and no disk.
+//!
+//! Who wants to know of each request as it ends (the history, pages that watch) hears the ledger: [`Hearer`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
+use crate::metrics::Meters;
 use crate::time::UnixSeconds;
 use crate::wire::responses::Usage;
 
@@ -41,6 +45,14 @@ pub struct Entry {
     pub served: Option<String>,
     /// What it was for (`main`, `subagent`, `title`, …); empty if it was not even read.
     pub class: String,
+    /// How it was sent; `None` if it was not translated.
+    pub course: Option<Sent>,
+    /// Whether the client asked for a stream; `None` if it was not even read.
+    pub is_stream: Option<bool>,
+    /// Why it went to this account, in words, where there is something to say.
+    pub why_account: Option<&'static str>,
+    /// Whether both its sides are kept.
+    pub has_capture: bool,
     /// How often upstream was asked.
     pub attempts: u32,
     /// How often the conversation moved to another account for it.
@@ -63,6 +75,45 @@ pub struct Entry {
     pub losses: Vec<&'static str>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// How a request was sent upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The form: `full`, `lite`, or the name of another lane.
+    pub lane: &'static str,
+    /// The effort that was asked for; `None` leaves it to upstream.
+    pub effort: Option<&'static str>,
+    /// The service tier that was asked for; `None` is the standard one.
+    pub tier: Option<&'static str>,
+}
+
+/// A request that is being answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// The request id that the client was told.
+    pub id: String,
+    /// When it arrived.
+    pub at: UnixSeconds,
+    /// The conversation's key.
+    pub conversation: String,
+    /// The model as the client named it.
+    pub asked: String,
+    /// Upstream's name of the model.
+    pub model: String,
+    /// ccx's id of the account.
+    pub account: String,
+    /// What it is for.
+    pub class: String,
+}
+
+/// Who is told of requests. Called on the proxy's thread with the ledger locked: it must not wait.
+pub trait Hearer: Send {
+    /// A request was understood and goes upstream.
+    fn begun(&mut self, _running: &Running) {}
+
+    /// A request has ended.
+    fn ended(&mut self, entry: &Entry);
 }
 
 impl Entry {
@@ -94,16 +145,46 @@ pub struct Totals {
 /// Entries kept: enough for a page of history, at most a few hundred kilobytes.
 const KEPT: usize = 500;
 
-/// The ring of the last requests and the totals.
-#[derive(Debug, Default)]
+/// The requests under way, the ring of the last ones, the totals.
+#[derive(Default)]
 pub struct Ledger {
+    running: Vec<Running>,
     recent: VecDeque<Entry>,
     totals: Totals,
+    meters: Meters,
+    hearers: Vec<Box<dyn Hearer>>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("running", &self.running)
+            .field("totals", &self.totals)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Ledger {
+    /// Has `hearer` told of every request from now on.
+    pub fn hear(&mut self, hearer: Box<dyn Hearer>) {
+        self.hearers.push(hearer);
+    }
+
+    /// Notes that a request was understood and goes upstream. It stands among those under way until it is added.
+    pub fn begin(&mut self, running: Running) {
+        for hearer in &mut self.hearers {
+            hearer.begun(&running);
+        }
+        self.running.push(running);
+    }
+
     /// Adds a finished request.
     pub fn add(&mut self, entry: Entry) {
+        self.running.retain(|running| running.id != entry.id);
+        self.meters.count(&entry);
+        for hearer in &mut self.hearers {
+            hearer.ended(&entry);
+        }
         let totals = &mut self.totals;
         totals.requests += 1;
         match entry.outcome {
@@ -131,6 +212,16 @@ impl Ledger {
         self.recent.iter()
     }
 
+    /// Returns the requests under way, in the order in which they were understood.
+    pub fn running(&self) -> &[Running] {
+        &self.running
+    }
+
+    /// Returns what is counted for `/metrics`.
+    pub const fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
     /// Returns the sums.
     pub const fn totals(&self) -> &Totals {
         &self.totals
@@ -151,6 +242,10 @@ mod tests {
             account: String::new(),
             served: None,
             class: String::new(),
+            course: None,
+            is_stream: None,
+            why_account: None,
+            has_capture: false,
             attempts: 1,
             hops: 0,
             cache_lost: 0,
@@ -168,6 +263,42 @@ mod tests {
             losses: vec!["temperature"],
             outcome,
         }
+    }
+
+    fn running(id: usize) -> Running {
+        Running {
+            id: id.to_string(),
+            at: UnixSeconds(1),
+            conversation: String::new(),
+            asked: String::new(),
+            model: String::new(),
+            account: String::new(),
+            class: String::new(),
+        }
+    }
+
+    #[test]
+    fn hearers_are_told_and_what_has_ended_is_not_under_way() {
+        struct Heard(std::sync::mpsc::Sender<String>);
+        impl Hearer for Heard {
+            fn begun(&mut self, running: &Running) {
+                self.0.send(format!("begun {}", running.id)).unwrap();
+            }
+            fn ended(&mut self, entry: &Entry) {
+                self.0.send(format!("ended {}", entry.id)).unwrap();
+            }
+        }
+        let (sender, heard) = std::sync::mpsc::channel();
+        let mut ledger = Ledger::default();
+        ledger.hear(Box::new(Heard(sender)));
+        ledger.begin(running(1));
+        ledger.begin(running(2));
+        ledger.add(entry(1, Outcome::Done));
+        // Never understood.
+        ledger.add(entry(3, Outcome::Cancelled));
+        assert_eq!(ledger.running(), [running(2)]);
+        let heard: Vec<String> = heard.try_iter().collect();
+        assert_eq!(heard, ["begun 1", "begun 2", "ended 1", "ended 3"]);
     }
 
     #[test]

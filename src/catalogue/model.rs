@@ -64,6 +64,16 @@ pub enum Lane {
     Lite,
 }
 
+impl Lane {
+    /// Returns its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Lite => "lite",
+        }
+    }
+}
+
 /// A model as upstream describes it. Unknown fields of the answer are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {

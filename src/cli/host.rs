@@ -15,6 +15,7 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::crash;
 use crate::config::Config;
+use crate::history::keeper::History;
 use crate::ledger::Ledger;
 use crate::pdf;
 use crate::proxy::gauges::Gauges;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub config: Config,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
+    /// What happened over months.
+    pub history: Option<History>,
     /// Who reads PDFs.
     pub pdf: pdf::apart::Reader,
     /// Whom to let in.
@@ -77,7 +80,11 @@ impl Host {
     pub fn start(listener: TcpListener, parts: Parts) -> io::Result<Self> {
         let port = listener.local_addr()?.port();
         listener.set_nonblocking(true)?;
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut ledger = Ledger::default();
+        if let Some(history) = &parts.history {
+            ledger.hear(history.hearer());
+        }
+        let ledger = Arc::new(Mutex::new(ledger));
         let service = Arc::new(Service {
             guard: Guard::new(parts.secret, port).with_door(parts.door),
             broker: parts.broker,
@@ -95,6 +102,7 @@ impl Host {
             seals: Mutex::default(),
             ledger: ledger.clone(),
             gauges: parts.gauges,
+            history: parts.history,
         });
         let (stop, stopped) = unbounded_channel();
         // One thread: a launch has one client, and a wake-up that crosses threads costs more than the
@@ -168,8 +176,15 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: UnboundedRec
     warming.abort();
     keeping.abort();
     let gauges = service.gauges.clone();
+    let history = service.history.clone();
+    let flush = move || {
+        gauges.flush();
+        if let Some(history) = history {
+            history.end();
+        }
+    };
     // Its outcome is in the log.
-    let _ = tokio::task::spawn_blocking(move || gauges.flush()).await;
+    let _ = tokio::task::spawn_blocking(flush).await;
     // A rotated refresh token must be on disk before the process ends.
     service.broker.settle().await;
     service.chooser.settle().await;

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::error::{Kind, Report};
 use crate::files::directory;
 use crate::files::places::{Places, Variables};
+use crate::history::keeper::History;
 use crate::oauth::exchange::Exchange;
 use crate::pdf;
 use crate::proxy::entry::now;
@@ -143,6 +144,16 @@ impl Setup {
             version: VERSION.to_owned(),
         };
         let gauges = Arc::new(Gauges::open(&self.places));
+        let history = match History::start(&self.places.state) {
+            Ok(history) => {
+                gauges.told_to(&history);
+                Some(history)
+            }
+            Err(error) => {
+                tracing::warn!(why = %error, "there is no thread for the history");
+                None
+            }
+        };
         let listening = gauges.clone();
         let listener = move |account: &str, limits: &Limits| listening.note(account, limits, now());
         let client = Client::heard_by(self.endpoints.clone(), identity, Box::new(listener))
@@ -162,6 +173,7 @@ impl Setup {
             families: self.config.models(),
             config: self.config.clone(),
             gauges,
+            history,
             pdf,
             secret,
             door: None,

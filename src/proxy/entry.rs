@@ -1,9 +1,9 @@
 //! The ledger entry of a request in flight: written exactly once, whatever happens to the request.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::ledger::{Entry, Ledger, Outcome};
+use crate::ledger::{Entry, Ledger, Outcome, Running};
 use crate::proxy::gauges::Gauges;
 use crate::proxy::lessons::Lessons;
 use crate::proxy::service::Service;
@@ -47,6 +47,10 @@ impl OpenEntry {
             model: String::new(),
             served: None,
             class: String::new(),
+            course: None,
+            is_stream: None,
+            why_account: None,
+            has_capture: false,
             attempts: 0,
             hops: 0,
             cache_lost: 0,
@@ -102,6 +106,21 @@ impl OpenEntry {
         }
     }
 
+    /// Notes that the request was understood and goes upstream now.
+    pub fn begin(&self) {
+        let Some(entry) = &self.entry else { return };
+        let running = Running {
+            id: entry.id.clone(),
+            at: entry.at,
+            conversation: entry.conversation.clone(),
+            asked: entry.asked.clone(),
+            model: entry.model.clone(),
+            account: entry.account.clone(),
+            class: entry.class.clone(),
+        };
+        self.ledger().begin(running);
+    }
+
     /// Notes what upstream says of the account's limits in the middle of an answer.
     pub fn note_limits(&self, limits: &Limits) {
         if let Some(entry) = &self.entry {
@@ -124,9 +143,12 @@ impl OpenEntry {
                 .answered(account, model, self.estimate, usage.input_tokens);
         }
         self.gauges.note_entry(&entry, now());
+        self.ledger().add(entry);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A panic elsewhere leaves the ledger's counts whole: each `add` is complete or not begun.
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.add(entry);
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

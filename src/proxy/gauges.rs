@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use crate::account::credentials::Credentials;
 use crate::files::atomic::{self, WriteError};
 use crate::files::lock::{Lock, LockError};
 use crate::files::places::Places;
+use crate::history::keeper::History;
 use crate::ledger::{Entry, Outcome};
 use crate::proxy::entry::now;
 use crate::proxy::readings::{Claim, Fault, Readings, Turn};
@@ -54,6 +55,7 @@ pub struct Gauges {
     files: Files,
     state: Mutex<State>,
     wake: Notify,
+    history: OnceLock<History>,
 }
 
 #[derive(Debug)]
@@ -120,12 +122,19 @@ impl Gauges {
             }),
             files,
             wake: Notify::new(),
+            history: OnceLock::new(),
         }
+    }
+
+    /// Has `history` told of every reading of a plan from now on. A second one is not.
+    pub fn told_to(&self, history: &History) {
+        let _ = self.history.set(history.clone());
     }
 
     /// Notes what an answer says of `account`.
     pub fn note(&self, account: &str, limits: &Limits, now: UnixSeconds) {
         let quota = Quota::from_limits(limits, now);
+        self.tell(account, &quota);
         self.noted(LAZY, |readings| readings.note_quota(account, quota));
     }
 
@@ -142,9 +151,12 @@ impl Gauges {
             return;
         }
         match usage::ask(client, credentials, asked_at).await {
-            Ok(quota) => self.noted(Duration::ZERO, |readings| {
-                readings.note_quota(&credentials.account, quota);
-            }),
+            Ok(quota) => {
+                self.tell(&credentials.account, &quota);
+                self.noted(Duration::ZERO, |readings| {
+                    readings.note_quota(&credentials.account, quota);
+                });
+            }
             Err(error) => {
                 tracing::warn!(why = %error, "upstream does not tell what is left of the plan");
             }
@@ -240,6 +252,17 @@ impl Gauges {
                 tracing::warn!(why = %error, "what is left of the plan is not written down")
             }
         }
+    }
+
+    fn tell(&self, account: &str, quota: &Quota) {
+        if let Some(history) = self.history.get() {
+            history.note_quota(account, quota);
+        }
+    }
+
+    /// Returns what is known, from memory.
+    pub fn readings(&self) -> Readings {
+        self.state().readings.clone()
     }
 
     fn noted(&self, within: Duration, edit: impl FnOnce(&mut Readings)) {

@@ -11,6 +11,7 @@ use crate::account::chooser::Talk;
 use crate::account::credentials::Credentials;
 use crate::catalogue::lanes::Route;
 use crate::catalogue::list::UnknownModel;
+use crate::ledger::Sent;
 use crate::proxy::attempts::{Attempts, Moves, Window};
 use crate::proxy::body::Body;
 use crate::proxy::class::RequestClass;
@@ -103,7 +104,10 @@ pub async fn run(
         agent,
     };
     let Seat { credentials, left } = seat::find(service, &talk, &route.0.choice.model.slug).await?;
-    entry.note(|entry, _| entry.account.clone_from(&credentials.account));
+    entry.note(|entry, _| {
+        entry.account.clone_from(&credentials.account);
+        entry.why_account = Some(why(service, left.is_some()));
+    });
     let papers = service.papers.read(&request, route.1.lane).await;
     let understood = Understood {
         request: &request,
@@ -173,6 +177,16 @@ fn parse<'a>(service: &Service, body: &'a [u8]) -> Result<messages::Request<'a>,
     // A translation that panicked leaves the cache whole or empty: it is only a cache.
     let tools = service.tools.lock().unwrap_or_else(PoisonError::into_inner);
     messages::Request::parse_knowing(body, &tools.sources())
+}
+
+/// Says why a request goes to the account that it goes to.
+fn why(service: &Service, has_moved: bool) -> &'static str {
+    let rules = service.chooser.rules();
+    match has_moved {
+        true => "the conversation moved here from an account that could not go on",
+        false if rules.is_pinned => "this account was named for the whole session",
+        false => "the conversation's own account",
+    }
 }
 
 /// The reply to a request that cannot be understood.
@@ -254,7 +268,14 @@ fn prepare(
         entry.conversation.clone_from(&whose.conversation);
         whose.class.name().clone_into(&mut entry.class);
         entry.losses = translated.losses.iter().map(|loss| loss.kind).collect();
+        entry.is_stream = Some(request.stream);
+        entry.course = Some(Sent {
+            lane: course.lane.name(),
+            effort: translated.effort,
+            tier: course.tier,
+        });
     });
+    entry.begin();
     let setup = Setup {
         message_id: fresh_id("msg_"),
         model: request.model.clone().into_owned(),

@@ -13,6 +13,7 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
 use crate::fault;
+use crate::history::keeper::History;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
 use crate::proxy::counting::Counting;
@@ -66,6 +67,8 @@ pub struct Service {
     pub ledger: Arc<Mutex<Ledger>>,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
+    /// What happened over months; `None` where no thread could be made for it.
+    pub history: Option<History>,
 }
 
 /// Returns a fresh id of the form `prefix` + 24 hex digits.

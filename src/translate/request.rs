@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::catalogue::knobs::Knobs;
-use crate::catalogue::model::{Lane, Model};
+use crate::catalogue::model::{Effort, Lane, Model};
 use crate::translate::effort::{self, Reasoning};
 use crate::translate::items::{Items, Place};
 use crate::translate::names::ToolNames;
@@ -52,6 +52,8 @@ pub struct Translated {
     pub search: Option<Arc<Search>>,
     /// What upstream could not be told, one entry for each kind and place.
     pub losses: Vec<Loss>,
+    /// The effort that is asked for; `None` leaves it to upstream.
+    pub effort: Option<&'static str>,
 }
 
 /// A request that cannot be translated: the client's fault, answered with 400.
@@ -202,6 +204,7 @@ pub fn translate(
         names: found.names,
         search: tools.search.clone(),
         losses,
+        effort: reasoning.effort.map(Effort::wire_name),
     })
 }
 
