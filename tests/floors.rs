@@ -91,6 +91,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proxy/original.rs", 3),
     ("proxy/papers.rs", 3),
     ("proxy/pipe.rs", 3),
+    ("proxy/responses.rs", 3),
     ("proxy/seat.rs", 3),
     ("proxy/server.rs", 3),
     ("proxy/service.rs", 3),

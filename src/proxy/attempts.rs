@@ -15,6 +15,7 @@ use crate::proxy::original::{Again, Original};
 use crate::proxy::service::Service;
 use crate::proxy::turns::Whose;
 use crate::time::UnixSeconds;
+use crate::translate::native;
 use crate::translate::reasoning::Origin;
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
@@ -35,6 +36,9 @@ pub struct Attempts {
     pub body: Bytes,
     /// The request as it came; kept only where it may have to be translated for another account.
     pub original: Option<Original>,
+    /// Whether `body` is of a client that speaks upstream's own API: there is no other form of it, and what another account
+    /// cannot read is left out of it.
+    pub is_native: bool,
     /// The form that `body` has.
     pub lane: Lane,
     /// The conversation's key upstream.
@@ -316,7 +320,7 @@ impl Attempts {
 
     /// Makes the request one without the reasoning of earlier turns, once; the conversation goes on without it.
     fn leave_reasoning(&mut self, failure: Failure) -> Result<(), Failure> {
-        if self.original.is_none() || self.has_left_reasoning {
+        if (self.original.is_none() && !self.is_native) || self.has_left_reasoning {
             return Err(failure);
         }
         let (thread, model) = (&self.thread, &self.whose.model);
@@ -337,6 +341,16 @@ impl Attempts {
 
     /// Translates the request again, for the account and the model that count now.
     fn tell_again(&mut self, failure: Failure) -> Result<(), Failure> {
+        if self.is_native {
+            return match native::ask::without_reasoning(&self.body) {
+                Some(body) => {
+                    self.body = body.into();
+                    Ok(())
+                }
+                None if matches!(failure, Failure::ReasoningRefused { .. }) => Err(failure),
+                None => Ok(()),
+            };
+        }
         let original = self.original.as_ref();
         let told = original.and_then(|one| one.translate(&self.service, &self.credentials));
         let Some(again) = told else {

@@ -46,6 +46,8 @@ pub enum RequestClass {
     Auxiliary,
     /// A conversation of a client that speaks chat completions: whatever its shape, nothing is read into it.
     Chat,
+    /// A conversation of a client that speaks upstream's own API.
+    Responses,
 }
 
 /// A step of the permission check.
@@ -151,6 +153,7 @@ impl RequestClass {
             Self::Probe => "probe",
             Self::Auxiliary => "auxiliary",
             Self::Chat => "chat",
+            Self::Responses => "responses",
         }
     }
 
@@ -172,7 +175,8 @@ impl RequestClass {
             | Self::Summary
             | Self::Probe
             | Self::Auxiliary
-            | Self::Chat => None,
+            | Self::Chat
+            | Self::Responses => None,
         }
     }
 
@@ -180,7 +184,12 @@ impl RequestClass {
     /// they must leave no trace in it.
     pub const fn is_conversation(self) -> bool {
         match self {
-            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction | Self::Chat => true,
+            Self::Main
+            | Self::Subagent
+            | Self::Workflow
+            | Self::Compaction
+            | Self::Chat
+            | Self::Responses => true,
             Self::SideReply
             | Self::Title
             | Self::Classifier(_)
@@ -204,7 +213,12 @@ impl RequestClass {
             | Self::WebFetch
             | Self::Summary
             | Self::Probe => false,
-            Self::Main | Self::Subagent | Self::Workflow | Self::Compaction | Self::Chat => true,
+            Self::Main
+            | Self::Subagent
+            | Self::Workflow
+            | Self::Compaction
+            | Self::Chat
+            | Self::Responses => true,
         }
     }
 }

@@ -42,6 +42,28 @@ impl Conversation {
     }
 }
 
+impl Conversation {
+    /// Reads the conversation of a client that speaks upstream's own API: from the headers that upstream's client sends,
+    /// else from the key of the prompt cache, else from `beginning`, which stays the same from turn to turn.
+    pub fn native(headers: &HeaderMap, cache_key: Option<&str>, beginning: &[&str]) -> Self {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let known = header("session-id").or(header("session_id")).or(cache_key);
+        let key = known.filter(|key| is_key(key)).map(str::to_owned);
+        let key = key.unwrap_or_else(|| {
+            let mut digest = Sha256::new();
+            for text in beginning {
+                digest.update(text);
+                digest.update([0]);
+            }
+            uuid(&digest.finalize())
+        });
+        Self {
+            key,
+            agent: String::new(),
+        }
+    }
+}
+
 /// Returns the key of calls of `class` beside the conversation `key`: a cache of their own, and no trace in the
 /// conversation's.
 pub fn beside(key: &str, class: RequestClass) -> String {

@@ -5,22 +5,19 @@ use std::time::Duration;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use crate::catalogue::model::Lane;
 use crate::ledger::Outcome;
-use crate::proxy::attempts::{Attempts, Window};
+use crate::proxy::attempts::Attempts;
 use crate::proxy::body::Body;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::pipe::{self, Facts, Pipe};
 use crate::proxy::reply::Reply;
 use crate::proxy::service::json;
-use crate::proxy::turns::Whose;
 use crate::sse::Decoder;
 use crate::translate::stream::{Setup, Step};
 use crate::translate::voice::{Gathered, Tongue};
 use crate::upstream::answer::Answer;
 use crate::upstream::failure::Failure;
 use crate::upstream::limits::{self, Limits};
-use crate::upstream::retry;
 
 /// An answer that is there, or has begun.
 #[derive(Debug)]
@@ -113,20 +110,6 @@ pub struct Prepared {
     pub setup: Setup,
     /// What the table of replies has to know.
     pub facts: Facts,
-    /// The form of the request.
-    pub lane: Lane,
-    /// The conversation's key upstream.
-    pub thread: String,
-    /// What tells this turn from others.
-    pub whose: Whose,
-    /// Upstream's state of the turn.
-    pub turn_state: Option<String>,
-    /// The service tier asked for.
-    pub tier: Option<&'static str>,
-    /// How much may go wrong yet.
-    pub failures: retry::Attempts,
-    /// The model's window.
-    pub window: Window,
 }
 
 fn stream(pipe: Pipe) -> Response<Body> {

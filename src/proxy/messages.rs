@@ -11,6 +11,7 @@ use crate::account::chooser::Talk;
 use crate::account::credentials::Credentials;
 use crate::catalogue::lanes::Route;
 use crate::catalogue::list::UnknownModel;
+use crate::catalogue::model::Lane;
 use crate::ledger::Sent;
 use crate::proxy::attempts::{Attempts, Moves, Window};
 use crate::proxy::body::Body;
@@ -41,7 +42,7 @@ use crate::wire::messages;
 use crate::wire::newest::Newest;
 
 /// How much of a model's name the ledger keeps of what a client says.
-const LONGEST_NAME: usize = 100;
+pub(super) const LONGEST_NAME: usize = 100;
 
 /// Answers a request, as a stream or whole.
 pub async fn answer(
@@ -95,6 +96,7 @@ pub async fn run(
     let class = match &asked.tongue {
         Tongue::Messages => RequestClass::of(headers, &request),
         Tongue::Chat(_) => RequestClass::Chat,
+        Tongue::Native => RequestClass::Responses,
     };
     let model = service.config.classes.model(class, &request.model);
     let route = original::route(service, &catalogue, &request, &model)
@@ -117,17 +119,17 @@ pub async fn run(
         class,
         beyond: &asked.losses,
     };
-    let (mut prepared, translated, origin) = prepare(service, entry, &credentials, understood)?;
+    let (prepared, way, translated, origin) = prepare(service, entry, &credentials, understood)?;
     let Asked { tongue, losses } = asked;
     let asked = (*model != *request.model).then(|| request.model.clone().into_owned());
     let may_be_told_anew = service.chooser.rules().may_move()
         || asked.is_some()
-        || prepared.whose.class == RequestClass::Compaction
+        || way.whose.class == RequestClass::Compaction
         || original::holds_seals(&request);
     let original = may_be_told_anew.then(|| Original {
         body: body.clone(),
         catalogue: Arc::clone(&catalogue),
-        thread: prepared.thread.clone(),
+        thread: way.thread.clone(),
         model: model.clone().into_owned(),
         asked,
         shortened_to: None,
@@ -155,16 +157,17 @@ pub async fn run(
         origin,
         body: translated,
         original,
-        lane: prepared.lane,
-        thread: std::mem::take(&mut prepared.thread),
-        whose: std::mem::take(&mut prepared.whose),
-        turn_state: prepared.turn_state.take(),
-        tier: prepared.tier,
+        is_native: false,
+        lane: way.lane,
+        thread: way.thread,
+        whose: way.whose,
+        turn_state: way.turn_state,
+        tier: way.tier,
         tokens: prepared.facts.tokens,
-        window: prepared.window,
+        window: way.window,
         shortened: 0,
         sent: 0,
-        failures: prepared.failures,
+        failures: way.failures,
         has_left_reasoning: false,
         moves,
         outlook: None,
@@ -194,6 +197,18 @@ pub fn refuse(error: impl Display) -> Reply {
     Reply::refused(400, ErrorKind::InvalidRequest, error.to_string())
 }
 
+/// How a request goes upstream.
+#[derive(Debug)]
+struct Way {
+    lane: Lane,
+    thread: String,
+    whose: Whose,
+    turn_state: Option<String>,
+    tier: Option<&'static str>,
+    failures: retry::Attempts,
+    window: Window,
+}
+
 /// What the client's request says, before it is translated.
 struct Understood<'a> {
     request: &'a messages::Request<'a>,
@@ -210,7 +225,7 @@ fn prepare(
     entry: &mut OpenEntry,
     credentials: &Credentials,
     understood: Understood<'_>,
-) -> Result<(Prepared, Bytes, Origin), Reply> {
+) -> Result<(Prepared, Way, Bytes, Origin), Reply> {
     let Understood {
         request,
         papers,
@@ -305,6 +320,8 @@ fn prepare(
         is_stream: request.stream,
         setup,
         facts,
+    };
+    let way = Way {
         lane: course.lane,
         thread,
         whose,
@@ -316,7 +333,7 @@ fn prepare(
         },
         window,
     };
-    Ok((prepared, translated.body.into(), origin))
+    Ok((prepared, way, translated.body.into(), origin))
 }
 
 /// The reply to a request for a model that there is not.

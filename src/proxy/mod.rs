@@ -1,7 +1,7 @@
 //! The local proxy: speaks the Messages API to the client and passes what it asks to upstream.
 //!
 //! `guard`, `route`, `class`, `conversation`, `turns` and `reply` decide; `server` accepts, `service` dispatches,
-//! `messages` and `chat` understand a request, `exchange` runs its attempts, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
+//! `messages`, `chat` and `responses` understand a request, `exchange` runs its attempts, and `pipe` carries a stream from upstream to the client. `gauges` keeps what
 //! the answers say of the accounts (`readings`) for commands that show it.
 
 pub mod advice;
@@ -30,6 +30,7 @@ pub mod pipe;
 pub mod ratios;
 pub mod readings;
 pub mod reply;
+pub mod responses;
 pub mod route;
 pub mod seals;
 pub mod seat;

@@ -44,6 +44,19 @@ impl Repeated {
     }
 }
 
+impl Repeated {
+    /// Returns what a request with this `body` has in common with its repeats.
+    pub fn of_body(whose: &Whose, body: &[u8]) -> Self {
+        let mut digest = DefaultHasher::new();
+        (&whose.conversation, &whose.agent, whose.class).hash(&mut digest);
+        let shown = body.len().min(DIGESTED);
+        body.len().hash(&mut digest);
+        digest.write(&body[..shown]);
+        digest.write(&body[body.len() - shown..]);
+        Self(digest.finish())
+    }
+}
+
 fn say(message: &Message<'_>, digest: &mut DefaultHasher) {
     let mut text = |text: &str| {
         text.len().hash(digest);

@@ -11,6 +11,8 @@ pub enum Route {
     Messages,
     /// `POST /v1/chat/completions`.
     Chat,
+    /// `POST /v1/responses`.
+    Responses,
     /// `POST /v1/messages/count_tokens`.
     CountTokens,
     /// `GET /v1/models`.
@@ -37,6 +39,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         "/v1/messages" => (Route::Messages, &[Method::POST], "POST"),
         "/v1/messages/count_tokens" => (Route::CountTokens, &[Method::POST], "POST"),
         "/v1/chat/completions" => (Route::Chat, &[Method::POST], "POST"),
+        "/v1/responses" => (Route::Responses, &[Method::POST], "POST"),
         "/v1/models" => (Route::Models, &[Method::GET], "GET"),
         _ => return Err(NoRoute::Unknown),
     };
@@ -73,6 +76,7 @@ mod tests {
                 Ok(Route::CountTokens),
             ),
             (Method::POST, "/v1/chat/completions", Ok(Route::Chat)),
+            (Method::POST, "/v1/responses", Ok(Route::Responses)),
             (Method::GET, "/v1/models", Ok(Route::Models)),
             (Method::DELETE, "/v1/models", only("GET")),
             (Method::GET, "/", unknown),

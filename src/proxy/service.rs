@@ -26,7 +26,7 @@ use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, is_openai, route};
 use crate::proxy::seals::Seals;
 use crate::proxy::turns::Turns;
-use crate::proxy::{chat, count, messages, models};
+use crate::proxy::{chat, count, messages, models, responses};
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
 use crate::wire::chat as openai;
@@ -118,6 +118,7 @@ async fn dispatch(
         Route::Live => Ok(alive(request.method())),
         Route::Messages => messages::answer(service, id, request).await,
         Route::Chat => chat::answer(service, id, request).await,
+        Route::Responses => responses::answer(service, id, request).await,
         Route::CountTokens => count::answer(service, request).await,
         Route::Models => Ok(models::answer(service)),
     }

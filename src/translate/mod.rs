@@ -5,7 +5,8 @@
 //! answer), [`loss`] (what could not be told), [`count`], [`estimate`], [`tokenizer`] and `weigh` (how large it is),
 //! [`shrink`] (a conversation that is too long even to be summed up). Answers: [`stream`] and [`fold`], which write
 //! by `draft`, `hits` (searches) `tidy` (arguments) and `records`, and end early where [`cut`] says so. [`voice`]: in
-//! which API that is told; [`chat`]: chat completions.
+//! which API that is told; [`chat`]: chat completions; [`native`]:
+//! upstream's own API.
 
 mod calls;
 mod content;
@@ -34,6 +35,7 @@ pub mod estimate;
 pub mod fold;
 pub mod loss;
 pub mod names;
+pub mod native;
 pub mod papers;
 pub mod reasoning;
 pub mod request;

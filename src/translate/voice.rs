@@ -3,6 +3,7 @@
 use crate::sse::Frame;
 use crate::translate::chat::tell::{Chunks, Completion, Options};
 use crate::translate::fold::Fold;
+use crate::translate::native::relay::{Relay, Response};
 use crate::translate::reasoning::Origin;
 use crate::translate::stream::{Machine, Setup, Step, ping};
 use crate::wire::envelope::ErrorKind;
@@ -15,6 +16,8 @@ pub enum Tongue {
     Messages,
     /// Chat completions.
     Chat(Options),
+    /// Responses: upstream's own.
+    Native,
 }
 
 /// An answer that is streamed.
@@ -24,6 +27,8 @@ pub enum Voice {
     Messages(Box<Machine>),
     /// As chunks of a chat completion.
     Chat(Box<Chunks>),
+    /// As upstream says them.
+    Native(Box<Relay>),
 }
 
 /// An answer that is gathered.
@@ -33,6 +38,8 @@ pub enum Gathered {
     Messages(Box<Fold>),
     /// A chat completion.
     Chat(Box<Completion>),
+    /// A response.
+    Native(Box<Response>),
 }
 
 impl Tongue {
@@ -41,6 +48,7 @@ impl Tongue {
         match self {
             Self::Messages => Voice::Messages(Box::new(Machine::new(setup))),
             Self::Chat(options) => Voice::Chat(Box::new(Chunks::new(setup, options.clone()))),
+            Self::Native => Voice::Native(Box::default()),
         }
     }
 
@@ -51,23 +59,18 @@ impl Tongue {
             Self::Chat(options) => {
                 Gathered::Chat(Box::new(Completion::new(setup, options.clone())))
             }
+            Self::Native => Gathered::Native(Box::default()),
         }
     }
 }
 
 impl Voice {
-    fn machine(&self) -> &Machine {
-        match self {
-            Self::Messages(machine) => machine,
-            Self::Chat(chunks) => chunks.machine(),
-        }
-    }
-
     /// As [`Machine::restart`].
     pub fn restart(&mut self, origin: Origin) {
         match self {
             Self::Messages(machine) => machine.restart(origin),
             Self::Chat(chunks) => chunks.restart(origin),
+            Self::Native(relay) => **relay = Relay::default(),
         }
     }
 
@@ -76,6 +79,8 @@ impl Voice {
         match self {
             Self::Messages(machine) => machine.start(out),
             Self::Chat(chunks) => chunks.start(out),
+            // It begins with what upstream says first.
+            Self::Native(_) => {}
         }
     }
 
@@ -84,6 +89,7 @@ impl Voice {
         match self {
             Self::Messages(machine) => machine.feed(frame, out),
             Self::Chat(chunks) => chunks.feed(frame, out),
+            Self::Native(relay) => relay.feed(frame, out),
         }
     }
 
@@ -92,12 +98,17 @@ impl Voice {
         match self {
             Self::Messages(machine) => machine.is_committed(),
             Self::Chat(chunks) => chunks.is_committed(),
+            Self::Native(relay) => relay.has_begun(),
         }
     }
 
     /// As [`Machine::has_begun`].
     pub fn has_begun(&self) -> bool {
-        self.machine().has_begun()
+        match self {
+            Self::Messages(machine) => machine.has_begun(),
+            Self::Chat(chunks) => chunks.machine().has_begun(),
+            Self::Native(relay) => relay.has_begun(),
+        }
     }
 
     /// Ends the answer with an error: as [`Machine::fail`].
@@ -105,6 +116,7 @@ impl Voice {
         match self {
             Self::Messages(machine) => machine.fail(kind, message, out),
             Self::Chat(chunks) => chunks.fail(kind.openai_name(), None, message, out),
+            Self::Native(relay) => relay.fail(kind.openai_name(), message, out),
         }
     }
 
@@ -113,6 +125,8 @@ impl Voice {
         match self {
             Self::Messages(machine) => machine.end_empty(out),
             Self::Chat(chunks) => chunks.end_empty(out),
+            // What upstream said, however little, was passed on.
+            Self::Native(_) => {}
         }
     }
 
@@ -120,34 +134,36 @@ impl Voice {
     pub fn ping(&self, out: &mut Vec<u8>) {
         match self {
             Self::Messages(_) => ping(out),
-            Self::Chat(_) => out.extend_from_slice(b": ping\n\n"),
+            Self::Chat(_) | Self::Native(_) => out.extend_from_slice(b": ping\n\n"),
         }
     }
 
     /// As [`Machine::usage`].
     pub fn usage(&self) -> Option<Usage> {
-        self.machine().usage()
+        match self {
+            Self::Messages(machine) => machine.usage(),
+            Self::Chat(chunks) => chunks.machine().usage(),
+            Self::Native(relay) => relay.usage(),
+        }
     }
 
     /// As [`Machine::is_estimate`].
     pub fn is_estimate(&self) -> bool {
-        self.machine().is_estimate()
+        match self {
+            Self::Messages(machine) => machine.is_estimate(),
+            Self::Chat(chunks) => chunks.machine().is_estimate(),
+            Self::Native(_) => false,
+        }
     }
 }
 
 impl Gathered {
-    fn fold(&self) -> &Fold {
-        match self {
-            Self::Messages(fold) => fold,
-            Self::Chat(completion) => completion.fold(),
-        }
-    }
-
     /// As [`Fold::feed`].
     pub fn feed(&mut self, frame: Frame<'_>) -> Step {
         match self {
             Self::Messages(fold) => fold.feed(frame),
             Self::Chat(completion) => completion.feed(frame),
+            Self::Native(response) => response.feed(frame),
         }
     }
 
@@ -156,6 +172,7 @@ impl Gathered {
         match self {
             Self::Messages(fold) => fold.end_empty(),
             Self::Chat(completion) => completion.end_empty(),
+            Self::Native(_) => {}
         }
     }
 
@@ -164,16 +181,25 @@ impl Gathered {
         match self {
             Self::Messages(fold) => fold.into_body(),
             Self::Chat(completion) => completion.into_body(),
+            Self::Native(response) => response.into_body(),
         }
     }
 
     /// As [`Fold::usage`].
     pub fn usage(&self) -> Option<Usage> {
-        self.fold().usage()
+        match self {
+            Self::Messages(fold) => fold.usage(),
+            Self::Chat(completion) => completion.fold().usage(),
+            Self::Native(response) => response.usage(),
+        }
     }
 
     /// As [`Fold::is_estimate`].
     pub fn is_estimate(&self) -> bool {
-        self.fold().is_estimate()
+        match self {
+            Self::Messages(fold) => fold.is_estimate(),
+            Self::Chat(completion) => completion.fold().is_estimate(),
+            Self::Native(_) => false,
+        }
     }
 }
