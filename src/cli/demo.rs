@@ -190,6 +190,7 @@ impl Stage {
         environment.set("CCX_HOME", path.join("ccx"));
         environment.set("CCX_UPSTREAM_URL", backend.base_url());
         environment.set("CCX_AUTH_URL", backend.base_url());
+        environment.set("CCX_KILO_URL", backend.base_url());
         Ok(Self {
             root,
             home,
@@ -222,7 +223,12 @@ impl Stage {
     /// Runs until it is interrupted; the environment that leads here is the result.
     fn serve(self) -> Result<u8, Report> {
         let mut text = String::new();
-        for name in ["CCX_HOME", "CCX_UPSTREAM_URL", "CCX_AUTH_URL"] {
+        for name in [
+            "CCX_HOME",
+            "CCX_UPSTREAM_URL",
+            "CCX_AUTH_URL",
+            "CCX_KILO_URL",
+        ] {
             let value = self.environment.text(name).unwrap_or_default();
             text.push_str(&format!("export {name}='{value}'\n"));
         }

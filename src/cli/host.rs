@@ -28,6 +28,7 @@ use crate::proxy::turns::Turns;
 use crate::secret::Secret;
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
+use crate::upstream::kilo::Kilo;
 
 /// What a proxy is made of.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Parts {
     pub chooser: Arc<Chooser>,
     /// The way upstream.
     pub client: Arc<Client>,
+    /// The way to Kilo's gateway.
+    pub kilo: Kilo,
     /// The models.
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
@@ -89,6 +92,7 @@ impl Host {
             guard: Guard::new(parts.secret, port).with_door(parts.door),
             broker: parts.broker,
             client: parts.client,
+            kilo: parts.kilo,
             shelf: parts.shelf,
             families: parts.families,
             config: parts.config,

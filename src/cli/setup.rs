@@ -33,6 +33,7 @@ use crate::secret::Secret;
 use crate::upstream::connections::Connections;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::http::Client;
+use crate::upstream::kilo::Kilo;
 use crate::upstream::lane::Identity;
 use crate::upstream::limits::Limits;
 
@@ -62,6 +63,7 @@ impl Setup {
             environment.text("CCX_AUTH_URL"),
             environment.get("CCX_HOME").is_some(),
         )
+        .and_then(|endpoints| endpoints.with_kilo(environment.text("CCX_KILO_URL")))
         .map_err(|error| Report::new(Kind::Usage, error))?;
         for directory in [&places.state, &places.run, &places.cache] {
             directory::ensure_private(directory)
@@ -165,7 +167,11 @@ impl Setup {
         let apart = Apart::new(ourselves);
         let broker =
             Broker::renewing_apart(self.store.clone(), self.exchange()?, Clock::system(), apart);
+        let kilo = Kilo::new(&self.endpoints.kilo)
+            .context("could not set up the way to Kilo")
+            .map_err(|error| Report::new(Kind::Internal, error))?;
         Ok(Parts {
+            kilo,
             broker: Arc::new(broker),
             chooser: Arc::new(self.chooser(rules, &gauges, Clock::system())),
             client,

@@ -21,6 +21,8 @@ pub struct Config {
     pub failover: bool,
     /// Whether a request is refused that upstream cannot be told in full.
     pub strict: bool,
+    /// Which of Kilo's models answers in the place of the small one; `None` leaves it with ChatGPT.
+    pub kilo: Option<String>,
     /// Whether a launch points the client's settings file at its proxy.
     pub lease: Wish,
     /// The families whose models the person chose, and the models, best first.

@@ -124,6 +124,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "kilo",
+        wanted: "\"off\" or the name of one of Kilo's models",
+        usage: "off|MODEL",
+        help: "Send haiku's requests to a model of Kilo, a third party",
+        scope: Scope::Launch,
+        takes: Takes::Word {
+            set: |config, word| put(&mut config.kilo, kilo(word)),
+            show: |config| config.kilo.clone().unwrap_or_else(|| "off".to_owned()),
+        },
+    },
+    Key {
         name: "families",
         wanted: "a table of families",
         usage: "",
@@ -349,6 +360,30 @@ fn shown<T: Copy + PartialEq>(knob: Knob<T>, words: &[(&'static str, T)]) -> &'s
     let value = knob.value();
     let found = words.iter().find(|(_, known)| Some(*known) == value);
     found.map_or(AUTO, |(word, _)| word)
+}
+
+/// The short names of models that were once the only ones.
+const KILO_NAMES: &[(&str, &str)] = &[
+    ("glm-5", "z-ai/glm-5:free"),
+    ("minimax-2.5", "minimax/minimax-m2.5:free"),
+];
+
+/// The longest name of a model of Kilo's.
+const LONGEST_NAME: usize = 100;
+
+/// Reads `off`, a short name, or the name of a model, which has a maker in front.
+fn kilo(word: &str) -> Option<Option<String>> {
+    if word == "off" {
+        return Some(None);
+    }
+    let short = KILO_NAMES.iter().find(|(short, _)| *short == word);
+    let name = short.map_or(word, |(_, name)| name);
+    let is_name = name.len() <= LONGEST_NAME
+        && name.contains('/')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    is_name.then(|| Some(name.to_owned()))
 }
 
 fn switch(word: &str) -> Option<bool> {

@@ -247,6 +247,7 @@ mod tests {
             strategy = "most-remaining"   # spread the load
             failover = "on"
             strict = true
+            kilo = "glm-5"
             lease = "always"
             tier = "fast"
             effort = "auto"
@@ -280,6 +281,7 @@ mod tests {
             strategy: Strategy::MostRemaining,
             failover: true,
             strict: true,
+            kilo: Some("z-ai/glm-5:free".to_owned()),
             lease: Wish::Always,
             families: vec![
                 (Family::Opus, list(&["gpt-9", "gpt-6-sol"])),

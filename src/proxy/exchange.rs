@@ -25,7 +25,7 @@ pub enum Run {
     /// All of it, as JSON.
     Whole(Vec<u8>),
     /// Its beginning.
-    Stream(Box<(pipe::Begun, Attempts, Facts)>),
+    Stream(Box<(pipe::Begun, Option<Attempts>, Facts)>),
 }
 
 /// Makes the response, and closes the entry of what has failed.
@@ -87,7 +87,11 @@ pub async fn run(
         entry,
     );
     match begun.await {
-        Ok(begun) => Ok(Run::Stream(Box::new((begun, attempts, prepared.facts)))),
+        Ok(begun) => Ok(Run::Stream(Box::new((
+            begun,
+            Some(attempts),
+            prepared.facts,
+        )))),
         Err(failure) => Err(told(&failure, &attempts, &prepared)),
     }
 }
@@ -156,7 +160,12 @@ async fn whole(
     }
 }
 
-async fn gather(
+/// Gathers an answer.
+///
+/// # Errors
+///
+/// It did not come to its end.
+pub async fn gather(
     mut answer: Answer,
     fold: &mut Gathered,
     entry: &mut OpenEntry,

@@ -21,6 +21,7 @@ use crate::proxy::course::Course;
 use crate::proxy::entry::OpenEntry;
 use crate::proxy::exchange::{self, Prepared, Run};
 use crate::proxy::intake;
+use crate::proxy::kilo;
 use crate::proxy::original::{self, Original};
 use crate::proxy::patience::Repeated;
 use crate::proxy::pipe::Facts;
@@ -99,12 +100,15 @@ pub async fn run(
         Tongue::Native => RequestClass::Responses,
     };
     let model = service.config.classes.model(class, &request.model);
-    let route = original::route(service, &catalogue, &request, &model)
-        .map_err(|error| unknown_model(&error))?;
     let talk = Talk {
         session: key,
         agent,
     };
+    if let Some(kilo) = kilo::model(service, &request, &model, class) {
+        return kilo::run(service, entry, &request, kilo, (asked, class, talk)).await;
+    }
+    let route = original::route(service, &catalogue, &request, &model)
+        .map_err(|error| unknown_model(&error))?;
     let Seat { credentials, left } = seat::find(service, &talk, &route.0.choice.model.slug).await?;
     entry.note(|entry, _| {
         entry.account.clone_from(&credentials.account);

@@ -20,6 +20,7 @@ pub mod gauges;
 pub mod guard;
 pub mod hop;
 pub mod intake;
+pub mod kilo;
 pub mod lessons;
 pub mod messages;
 pub mod models;

@@ -147,6 +147,26 @@ pub async fn begin(
     }
 }
 
+/// As [`begin`], of an answer that nobody asks for again.
+///
+/// # Errors
+///
+/// It failed before any content of it came.
+pub async fn begin_once(
+    answer: Answer,
+    tongue: &Tongue,
+    setup: &Setup,
+    facts: &Facts,
+) -> Result<Begun, Failure> {
+    let mut begun = Begun::new(answer, tongue.voice(setup.clone()));
+    match read_beginning(&mut begun, facts).await {
+        Ok(()) => {}
+        Err(Failure::Empty) if facts.may_end_empty => begun.end_empty(),
+        Err(failure) => return Err(failure),
+    }
+    Ok(begun)
+}
+
 async fn read_beginning(begun: &mut Begun, facts: &Facts) -> Result<(), Failure> {
     let deadline = Instant::now() + BEGINNING;
     while let Some(answer) = &mut begun.answer {
@@ -242,6 +262,8 @@ enum Source {
 pub struct Pipe {
     begun: Begun,
     source: Source,
+    /// Whether the time of the first content is noted.
+    is_committed: bool,
     /// Kept while another attempt would be invisible; frees the request's body after that.
     attempts: Option<Box<Attempts>>,
     facts: Facts,
@@ -266,8 +288,13 @@ impl fmt::Debug for Pipe {
 }
 
 impl Pipe {
-    /// Carries on with an answer that has begun.
-    pub fn new(begun: Begun, attempts: Attempts, facts: Facts, mut entry: OpenEntry) -> Self {
+    /// Carries on with an answer that has begun. Without `attempts` there is no other.
+    pub fn new(
+        begun: Begun,
+        attempts: Option<Attempts>,
+        facts: Facts,
+        mut entry: OpenEntry,
+    ) -> Self {
         let now = Instant::now();
         let is_committed = begun.voice.is_committed();
         if is_committed {
@@ -279,7 +306,8 @@ impl Pipe {
         Self {
             begun,
             source: Source::Live,
-            attempts: (!is_committed).then(|| Box::new(attempts)),
+            attempts: attempts.filter(|_| !is_committed).map(Box::new),
+            is_committed,
             facts,
             entry,
             tick: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
@@ -364,7 +392,8 @@ impl Pipe {
 
     /// Frees what only another attempt would need.
     fn commit(&mut self) {
-        if self.attempts.take().is_some() {
+        self.attempts = None;
+        if !std::mem::replace(&mut self.is_committed, true) {
             self.entry
                 .note(|entry, age| entry.first_content = Some(age));
         }

@@ -29,6 +29,7 @@ use crate::proxy::turns::Turns;
 use crate::proxy::{chat, count, messages, models, responses};
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
+use crate::upstream::kilo::Kilo;
 use crate::wire::chat as openai;
 use crate::wire::envelope::error_body;
 
@@ -43,6 +44,8 @@ pub struct Service {
     pub chooser: Arc<Chooser>,
     /// The way upstream.
     pub client: Arc<Client>,
+    /// The way to Kilo's gateway.
+    pub kilo: Kilo,
     /// The models.
     pub shelf: Arc<Shelf>,
     /// Which model a family means.

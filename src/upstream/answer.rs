@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::Body as _;
 
 use crate::time::UnixSeconds;
+use crate::translate::chat::back::Back;
 use crate::upstream::failure::Failure;
 use crate::upstream::limits::Facts;
 
@@ -33,6 +34,8 @@ pub struct Answer {
     body: reqwest::Body,
     state: State,
     now: UnixSeconds,
+    /// What makes upstream's events of the body, where it is a chat stream.
+    back: Option<Box<Back>>,
 }
 
 enum State {
@@ -66,6 +69,15 @@ impl Answer {
             body,
             state: State::Beginning,
             now,
+            back: None,
+        }
+    }
+
+    /// As [`Answer::new`], of a chat stream.
+    pub(super) fn of_chat(reply: http::Response<reqwest::Body>, now: UnixSeconds) -> Self {
+        Self {
+            back: Some(Box::default()),
+            ..Self::new(reply, now)
         }
     }
 
@@ -91,7 +103,8 @@ impl Answer {
         }
     }
 
-    /// Polls for the next bytes, exactly as they came; `None` at the end of the body. After an error comes `None`.
+    /// Polls for the next bytes, those of a chat stream as the events that they mean; `None` at the end of the body. After
+    /// an error comes `None`.
     ///
     /// [`Failure::Cut`] when the body breaks off; the failure that upstream meant when it sent JSON in
     /// place of a stream; [`Failure::Malformed`] for anything else that is no event stream.
@@ -99,6 +112,36 @@ impl Answer {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Failure>>> {
+        loop {
+            let chunk = ready!(self.poll_raw(context));
+            let Some(back) = &mut self.back else {
+                return Poll::Ready(chunk);
+            };
+            let mut events = Vec::new();
+            match chunk {
+                Some(Ok(bytes)) => {
+                    if back.feed(&bytes, &mut events).is_err() {
+                        self.state = State::Over;
+                        return Poll::Ready(Some(Err(Failure::TooLong)));
+                    }
+                    if events.is_empty() {
+                        continue;
+                    }
+                }
+                None => {
+                    back.end(&mut events);
+                    if events.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                }
+                Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+            }
+            return Poll::Ready(Some(Ok(events.into())));
+        }
+    }
+
+    /// Polls for the next bytes, exactly as they came.
+    fn poll_raw(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         if matches!(self.state, State::Over) {
             return Poll::Ready(None);
         }

@@ -12,6 +12,9 @@ pub const CHATGPT: &str = "https://chatgpt.com";
 /// The public origin of the issuer of tokens.
 pub const AUTH: &str = "https://auth.openai.com";
 
+/// The public origin of Kilo's gateway.
+pub const KILO: &str = "https://api.kilo.ai";
+
 /// The origins that ccx speaks to: scheme, host and port, no trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
@@ -19,6 +22,8 @@ pub struct Endpoints {
     pub chatgpt: String,
     /// The issuer; paths begin with `/oauth/`.
     pub auth: String,
+    /// Kilo's gateway; paths begin with `/api/openrouter/`. Nothing is sent there unless the person wants it.
+    pub kilo: String,
 }
 
 /// Why an override cannot be used. Names the variable, never its value: a URL may hold a password.
@@ -55,6 +60,7 @@ impl Default for Endpoints {
         Self {
             chatgpt: CHATGPT.to_owned(),
             auth: AUTH.to_owned(),
+            kilo: KILO.to_owned(),
         }
     }
 }
@@ -83,7 +89,24 @@ impl Endpoints {
         Ok(Self {
             chatgpt: one("CCX_UPSTREAM_URL", chatgpt, CHATGPT)?,
             auth: one("CCX_AUTH_URL", auth, AUTH)?,
+            kilo: KILO.to_owned(),
         })
+    }
+
+    /// Puts the value of `CCX_KILO_URL` in the place of Kilo's origin; unset and empty mean the public one. No token goes
+    /// there, so a server on this machine needs no home of its own.
+    ///
+    /// # Errors
+    ///
+    /// The value is no origin, or plain http to another machine.
+    pub fn with_kilo(self, value: Option<&str>) -> Result<Self, EndpointError> {
+        match value.map(str::trim) {
+            None | Some("") => Ok(self),
+            Some(value) => Ok(Self {
+                kilo: origin("CCX_KILO_URL", value)?,
+                ..self
+            }),
+        }
     }
 }
 

@@ -280,7 +280,7 @@ impl Client {
 }
 
 /// Runs `call`, but no longer than `limit`.
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -305,7 +305,10 @@ async fn refused(reply: &mut http::Response<reqwest::Body>, credentials: &Creden
 }
 
 /// Reads a body until it ends or more than `limit_bytes` have come.
-async fn read_up_to(body: &mut reqwest::Body, limit_bytes: usize) -> Result<Bytes, Failure> {
+pub(super) async fn read_up_to(
+    body: &mut reqwest::Body,
+    limit_bytes: usize,
+) -> Result<Bytes, Failure> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Failure::Cut)?;
@@ -344,7 +347,7 @@ fn without_secrets(body: &[u8], credentials: &Credentials) -> Vec<u8> {
 }
 
 /// Says why a call got no reply, by the types of the error's causes. Never shows the URL.
-fn failure(error: &reqwest::Error) -> Failure {
+pub(super) fn failure(error: &reqwest::Error) -> Failure {
     let what = if !error.is_connect() {
         // The connection was there and broke before the reply.
         return Failure::Cut;
@@ -388,7 +391,7 @@ fn of_kind(kind: std::io::ErrorKind) -> Option<&'static str> {
     })
 }
 
-fn now() -> UnixSeconds {
+pub(super) fn now() -> UnixSeconds {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     UnixSeconds(since.map_or(0, |since| since.as_secs()))
 }

@@ -128,6 +128,7 @@ impl Proxy {
         environment.set("CCX_HOME", home.path().join("ccx"));
         environment.set("CCX_UPSTREAM_URL", backend.base_url());
         environment.set("CCX_AUTH_URL", backend.base_url());
+        environment.set("CCX_KILO_URL", backend.base_url());
         let places = places(&environment).unwrap();
         // The first one last: its login stays in the home.
         for account in accounts.iter().rev() {

@@ -53,6 +53,7 @@ impl Stage {
             ("CCX_HOME".to_owned(), text("ccx")),
             ("CCX_UPSTREAM_URL".to_owned(), backend.base_url()),
             ("CCX_AUTH_URL".to_owned(), backend.base_url()),
+            ("CCX_KILO_URL".to_owned(), backend.base_url()),
             ("PATH".to_owned(), std::env::var("PATH").unwrap()),
             ("TERM".to_owned(), "xterm-256color".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
