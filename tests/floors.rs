@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("history/database.rs", 2),
     ("history/writer.rs", 2),
     ("history/keeper.rs", 3),
+    ("history/pages.rs", 3),
     ("pdf/text.rs", 1),
     ("pdf/apart.rs", 2),
     ("config/", 1),

@@ -12,9 +12,11 @@ use std::process::{Command, Stdio};
 
 use ccx::history::database::{self, Bounds, Database};
 use ccx::history::keeper::History;
+use ccx::history::pages;
 use ccx::history::plot::{Span, Step};
 use ccx::history::record::{Ending, Filter, Record};
-use ccx::ledger::{Entry, Outcome, Sent};
+use ccx::ledger::{Entry, Ledger, Outcome, Running, Sent};
+use ccx::proxy::readings::Readings;
 use ccx::time::UnixSeconds;
 use ccx::upstream::quota::{Quota, Window};
 use ccx::wire::responses::Usage;
@@ -503,6 +505,121 @@ fn readings_that_do_not_change_are_kept_now_and_then() {
     let points = &value["quota"][0]["points"];
     assert_eq!(*points, json!([[1_000, 5.0], [1_600, 5.0], [1_701, 6.0]]));
     assert_eq!(value["quota"][0]["window"], "5 h");
+}
+
+#[test]
+fn pages_are_told_in_their_shapes() {
+    let home = tempfile::tempdir().unwrap();
+    let history = History::start(home.path()).unwrap();
+    let mut ears = history.hearer();
+    let at = now().0;
+    for number in 0..5 {
+        ears.ended(&entry(&format!("req_{number}"), at, Outcome::Done));
+    }
+    ears.ended(&entry("req_5", at, failed(429)));
+    let ask = |query: &str| pages::requests(&history, query, |_| "me".to_owned());
+    let first = ask("limit=4").unwrap();
+    let names = |page: &serde_json::Value| -> Vec<String> {
+        let requests = page["requests"].as_array().unwrap();
+        let names = requests
+            .iter()
+            .map(|one| one["id"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    assert_eq!(names(&first), ["req_5", "req_4", "req_3", "req_2"]);
+    assert_eq!(first["requests"][0]["account_name"], "me");
+    let next = first["next"].as_i64().unwrap();
+    let second = ask(&format!("limit=4&before={next}")).unwrap();
+    assert_eq!((names(&second).len(), second["next"].is_null()), (2, true));
+    assert_eq!(names(&ask("outcome=failed&q=it_is").unwrap()), ["req_5"]);
+    for wrong in ["limit=x", "limit=0", "before=-", "outcome=odd"] {
+        assert_eq!(ask(wrong).unwrap_err().status(), 400, "{wrong}");
+    }
+    let one = |id: &str| pages::request(&history, id, str::to_owned, || Some(json!("both sides")));
+    assert_eq!(one("req_5").unwrap().unwrap()["capture"], "both sides");
+    assert_eq!(one("req_5").unwrap().unwrap()["why_account"], "because");
+    assert_eq!(one("req_9").unwrap(), None);
+    let plot = |query: &str| pages::usage(&history, query, UnixSeconds(at), 0, str::to_owned);
+    let day = plot("step=hour").unwrap();
+    let requests = |value: &serde_json::Value| -> u64 {
+        let series = value["series"].as_array().unwrap();
+        series
+            .iter()
+            .filter_map(|point| point["requests"].as_u64())
+            .sum()
+    };
+    // The hour that has begun is the last point.
+    assert_eq!(requests(&plot(&format!("to={}", at + 1)).unwrap()), 6);
+    assert_eq!(day["step"], "hour");
+    for wrong in [
+        "step=week",
+        "from=9&to=9",
+        "from=0&step=minute",
+        "to=99999999999999999999",
+    ] {
+        assert_eq!(plot(wrong).unwrap_err().status(), 400, "{wrong}");
+    }
+    let today = pages::today(&history, UnixSeconds(at), 0).unwrap();
+    assert_eq!((today.sums.requests, today.sums.failed), (6, 1));
+    let running = Running {
+        id: "req_6".to_owned(),
+        at: UnixSeconds(at),
+        conversation: "new".to_owned(),
+        asked: "opus".to_owned(),
+        model: "gpt-6.1-sol".to_owned(),
+        account: "account".to_owned(),
+        class: "main".to_owned(),
+    };
+    let window = |_: &str| Some(1_000);
+    let live = pages::sessions(&history, &[running], UnixSeconds(at), window).unwrap();
+    let told: Vec<_> = live
+        .iter()
+        .map(|one| {
+            (
+                one["conversation"].as_str().unwrap(),
+                one["running"].as_u64(),
+                one["requests"].as_u64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("new", Some(1), Some(0)),
+            ("conversation", Some(0), Some(6))
+        ]
+    );
+    assert_eq!(live[1]["context_window"], 1_000);
+}
+
+#[test]
+fn metrics_name_no_person() {
+    let mut readings = Readings::default();
+    let quota = Quota {
+        windows: vec![Window {
+            family: None,
+            length_seconds: 604_800,
+            used_percent: 40.0,
+            resets_at: None,
+        }],
+        ..Quota::default()
+    };
+    readings.note_quota("an-account-with-a-long-id", quota);
+    let mut ledger = Ledger::default();
+    ledger.add(entry("req_1", 1, Outcome::Done));
+    let text = pages::metrics(&ledger, &readings, None, "9.9", UnixSeconds(7));
+    for line in [
+        "ccx_build_info{version=\"9.9\"} 1",
+        "ccx_start_time_seconds 7",
+        "ccx_requests_total{class=\"main\",outcome=\"done\"} 1",
+        "ccx_quota_used_percent{account=\"an-account-w\",window=\"7 d\"} 40",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let memory = text
+        .lines()
+        .find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+    assert!(memory.unwrap().parse::<u64>().unwrap() > 100_000);
 }
 
 #[test]

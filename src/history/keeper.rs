@@ -1,6 +1,5 @@
 //! What the rest of ccx holds of the history: where ended requests go, and where questions are answered.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use crate::history::database::{Bounds, Database, Trouble};
 use crate::history::plot::{self, Span};
 use crate::history::record::{self, Filter, Record, Session, Since};
 use crate::history::writer::{Message, QUEUE, Writer};
-use crate::ledger::{Entry, Hearer, Running};
+use crate::ledger::{Entry, Hearer};
 use crate::upstream::quota::Quota;
 
 /// The most requests of one answer.
@@ -152,7 +151,8 @@ impl History {
     /// The database cannot be read.
     pub fn requests(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, Trouble> {
         let database = self.look()?;
-        let limit = limit.min(LARGEST_PAGE);
+        // A page and one more: whether there is a next one.
+        let limit = limit.min(LARGEST_PAGE + 1);
         database.map_or(Ok(Vec::new()), |database| database.requests(filter, limit))
     }
 
@@ -221,13 +221,4 @@ impl History {
             let _ = wait.recv_timeout(SETTLE);
         }
     }
-}
-
-/// Counts, by conversation, the requests under way.
-pub fn running(running: &[Running]) -> BTreeMap<&str, u64> {
-    let mut counts = BTreeMap::new();
-    for one in running {
-        *counts.entry(one.conversation.as_str()).or_default() += 1;
-    }
-    counts
 }
