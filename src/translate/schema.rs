@@ -20,34 +20,6 @@ mod merge;
 /// Levels of schemas within schemas that are told. Ten is much; a recursion that somebody has unrolled has more.
 const DEEPEST: usize = 32;
 
-/// Keywords that hold one schema.
-const ONE: &[&str] = &[
-    "additionalItems",
-    "additionalProperties",
-    "contains",
-    "contentSchema",
-    "else",
-    "if",
-    "items",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-];
-
-/// Keywords that hold several schemas.
-const SEVERAL: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
-
-/// Keywords that hold schemas under names which are not keywords.
-const NAMED: &[&str] = &[
-    "$defs",
-    "definitions",
-    "dependentSchemas",
-    "patternProperties",
-    "properties",
-];
-
 /// Keywords that upstream refuses at the root.
 const NOT_AT_ROOT: &[&str] = &["allOf", "anyOf", "enum", "not", "oneOf"];
 
@@ -56,33 +28,64 @@ const TYPES: &[&str] = &[
     "array", "boolean", "integer", "null", "number", "object", "string",
 ];
 
-/// Keywords with a value of one kind.
-const TEXTS: &[&str] = &[
-    "$anchor",
-    "$comment",
-    "$id",
-    "contentEncoding",
-    "contentMediaType",
-    "description",
-    "format",
-    "title",
-];
-const NUMBERS: &[&str] = &[
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "maxContains",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minContains",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minimum",
-    "multipleOf",
-];
-const FLAGS: &[&str] = &["deprecated", "readOnly", "uniqueItems", "writeOnly"];
+/// What a keyword holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    /// One schema.
+    Schema,
+    /// Several schemas, in a list.
+    Schemas,
+    /// Schemas under names which are not keywords.
+    Named,
+    /// The kind of value, or several.
+    Type,
+    /// The values.
+    Values,
+    /// Names of properties.
+    Names,
+    /// Where another schema is.
+    Reference,
+    /// A value of this kind.
+    One(Kind),
+    /// Anything.
+    Anything,
+}
+
+impl Holds {
+    /// Those that nearly every schema has come first: a list of tools has thousands of keywords.
+    fn of(keyword: &str) -> Self {
+        match keyword {
+            "type" => Self::Type,
+            "description" | "title" => Self::One(Kind::Text),
+            "properties" => Self::Named,
+            "items" | "additionalProperties" => Self::Schema,
+            "required" => Self::Names,
+            "enum" => Self::Values,
+            "default" => Self::Anything,
+            "$ref" => Self::Reference,
+            "anyOf" | "oneOf" | "allOf" | "prefixItems" => Self::Schemas,
+            "minimum" | "maximum" | "minLength" | "maxLength" | "minItems" | "maxItems"
+            | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" | "minContains"
+            | "maxContains" | "minProperties" | "maxProperties" => Self::One(Kind::Number),
+            "format" | "$anchor" | "$comment" | "$id" | "contentEncoding" | "contentMediaType" => {
+                Self::One(Kind::Text)
+            }
+            "deprecated" | "readOnly" | "uniqueItems" | "writeOnly" => Self::One(Kind::Bool),
+            "$defs" | "definitions" | "dependentSchemas" | "patternProperties" => Self::Named,
+            "additionalItems"
+            | "contains"
+            | "contentSchema"
+            | "else"
+            | "if"
+            | "not"
+            | "propertyNames"
+            | "then"
+            | "unevaluatedItems"
+            | "unevaluatedProperties" => Self::Schema,
+            _ => Self::Anything,
+        }
+    }
+}
 
 /// Writes the schema of a tool's arguments. Returns whether it said something that upstream could not be told.
 ///
@@ -120,20 +123,22 @@ struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     fn root(&mut self, out: &mut Vec<u8>) -> Result<(), ParseError> {
-        match merge::root(self.document)? {
-            None => self.plain_root(out),
-            Some(merged) => {
-                self.is_changed = true;
-                merge::write(self, out, &merged)
-            }
+        let begin = out.len();
+        if self.plain_root(out)? {
+            return Ok(());
         }
+        out.truncate(begin);
+        self.is_changed = true;
+        merge::write(self, out, &merge::root(self.document)?)
     }
 
-    /// Writes a root that is an object already.
-    fn plain_root(&mut self, out: &mut Vec<u8>) -> Result<(), ParseError> {
+    /// Writes a root that is an object already. Returns whether it is one: what was written of a union or a reference
+    /// is of no use.
+    fn plain_root(&mut self, out: &mut Vec<u8>) -> Result<bool, ParseError> {
         let mut fields = Fields::open(out);
         let mut has_type = false;
         let mut has_properties = false;
+        let mut is_plain = true;
         let document = self.document;
         document.reader().raw_object(|reader, key| {
             let value = reader.raw()?;
@@ -145,6 +150,8 @@ impl<'a> Writing<'a> {
                     writer::json(fields.out, r#""object""#);
                     self.is_changed |= value.text() != r#""object""#;
                 }
+                "$ref" if value.kind() == Kind::Text => is_plain = false,
+                "allOf" | "anyOf" | "oneOf" if value.kind() == Kind::List => is_plain = false,
                 name if NOT_AT_ROOT.contains(&name) => self.is_changed = true,
                 name => {
                     if name == "properties" {
@@ -165,7 +172,7 @@ impl<'a> Writing<'a> {
             fields.add(r#""properties":{}"#);
         }
         out.push(b'}');
-        Ok(())
+        Ok(is_plain)
     }
 
     fn schema(
@@ -227,63 +234,44 @@ impl<'a> Writing<'a> {
         depth: usize,
     ) -> Result<bool, ParseError> {
         let kind = value.kind();
-        if ONE.contains(&name) {
-            match kind {
-                Kind::Object | Kind::Bool => {
-                    fields.key(key);
-                    self.schema(fields.out, value, depth + 1)?;
-                }
-                // A tuple, in the words of older drafts.
-                Kind::List if name == "items" => {
-                    self.is_changed = true;
-                    if is_empty(value) {
-                        return Ok(false);
-                    }
-                    fields.key(key);
-                    writer::json(fields.out, r#"{"anyOf":"#);
-                    self.list(fields.out, value, depth + 1)?;
-                    fields.out.push(b'}');
-                }
-                _ => return Ok(self.drop_keyword()),
+        let holds = Holds::of(name);
+        let is_legal = match holds {
+            Holds::Schema => {
+                matches!(kind, Kind::Object | Kind::Bool) || (kind == Kind::List && name == "items")
             }
-            return Ok(true);
-        }
-        if SEVERAL.contains(&name) {
-            if kind != Kind::List || is_empty(value) {
-                return Ok(self.drop_keyword());
-            }
-            fields.key(key);
-            self.list(fields.out, value, depth + 1)?;
-            return Ok(true);
-        }
-        if NAMED.contains(&name) {
-            if kind != Kind::Object {
-                return Ok(self.drop_keyword());
-            }
-            fields.key(key);
-            let mut named = Fields::open(fields.out);
-            value.reader().raw_object(|reader, key| {
-                named.key(key);
-                self.schema(named.out, reader.raw()?, depth + 1)
-            })?;
-            fields.out.push(b'}');
-            return Ok(true);
-        }
-        let is_legal = match name {
-            "type" => is_type(value),
-            "enum" => kind == Kind::List && !is_empty(value),
-            "required" => is_list_of_texts(value),
-            "$ref" => self.leads_somewhere(value),
-            name if TEXTS.contains(&name) => kind == Kind::Text,
-            name if NUMBERS.contains(&name) => kind == Kind::Number,
-            name if FLAGS.contains(&name) => kind == Kind::Bool,
-            _ => true,
+            Holds::Schemas | Holds::Values => kind == Kind::List && !is_empty(value),
+            Holds::Named => kind == Kind::Object,
+            Holds::Type => is_type(value),
+            Holds::Names => is_list_of_texts(value),
+            Holds::Reference => self.leads_somewhere(value),
+            Holds::One(wanted) => kind == wanted,
+            Holds::Anything => true,
         };
-        if !is_legal {
-            return Ok(self.drop_keyword());
+        // A tuple, in the words of older drafts.
+        let is_tuple = matches!(holds, Holds::Schema) && kind == Kind::List;
+        self.is_changed |= is_tuple || !is_legal;
+        if !is_legal || (is_tuple && is_empty(value)) {
+            return Ok(false);
         }
         fields.key(key);
-        writer::raw(fields.out, value);
+        match holds {
+            Holds::Schema if is_tuple => {
+                writer::json(fields.out, r#"{"anyOf":"#);
+                self.list(fields.out, value, depth + 1)?;
+                fields.out.push(b'}');
+            }
+            Holds::Schema => self.schema(fields.out, value, depth + 1)?,
+            Holds::Schemas => self.list(fields.out, value, depth + 1)?,
+            Holds::Named => {
+                let mut named = Fields::open(fields.out);
+                value.reader().raw_object(|reader, key| {
+                    named.key(key);
+                    self.schema(named.out, reader.raw()?, depth + 1)
+                })?;
+                fields.out.push(b'}');
+            }
+            _ => writer::raw(fields.out, value),
+        }
         Ok(true)
     }
 
@@ -297,11 +285,6 @@ impl<'a> Writing<'a> {
         })?;
         out.push(b']');
         Ok(())
-    }
-
-    fn drop_keyword(&mut self) -> bool {
-        self.is_changed = true;
-        false
     }
 
     /// Says whether a reference points to a place in the document that is still there.

@@ -24,27 +24,14 @@ pub(super) struct Merged<'a> {
     rest: Vec<(Text<'a>, Raw<'a>)>,
 }
 
-/// Merges the root of `document`; `None` if it is no union and no reference.
-pub(super) fn root(document: Raw<'_>) -> Result<Option<Merged<'_>>, ParseError> {
-    let mut needs_it = false;
-    document.reader().object(|reader, key| {
-        let kind = reader.raw()?.kind();
-        needs_it |= match key {
-            "$ref" => kind == Kind::Text,
-            "allOf" | "anyOf" | "oneOf" => kind == Kind::List,
-            _ => false,
-        };
-        Ok(())
-    })?;
-    if !needs_it {
-        return Ok(None);
-    }
+/// Merges the root of `document`, which is a union or a reference.
+pub(super) fn root(document: Raw<'_>) -> Result<Merged<'_>, ParseError> {
     let mut walk = Walk {
         document,
         path: Vec::new(),
         left: MOST_SCHEMAS,
     };
-    collect(document, &mut walk).map(Some)
+    collect(document, &mut walk)
 }
 
 /// A walk through the schemas that a root consists of.
