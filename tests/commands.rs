@@ -162,3 +162,43 @@ fn t20_who_goes_on_asking_after_the_clients_end_holds_nobody_up() {
     let after = now.duration_since(client_ended).unwrap();
     assert!(after < Duration::from_secs(2), "{after:?}");
 }
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_way_out() {
+    // [A09]
+    let stage = Stage::new("chat");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let port = address.port().to_string();
+    let output = stage
+        .command(CCX)
+        .args(["daemon", "run", "--port", &port])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains(&address.to_string()), "{told}");
+    assert!(told.contains("--port"), "{told}");
+}
+
+/// The client's first words may be a request: the port takes them before the client's process exists.
+#[test]
+fn a_client_that_asks_at_once_is_answered() {
+    // [A10]
+    let mut stage = Stage::new("chat");
+    let program = stage.path("work/client");
+    // The address is in the private file of settings; bash can speak to it by itself.
+    let script = "#!/bin/bash\n\
+        port=$(sed -n 's/.*ANTHROPIC_BASE_URL\": *\"http:..127.0.0.1:\\([0-9]*\\).*/\\1/p' \"$2\")\n\
+        exec 3<>\"/dev/tcp/127.0.0.1/$port\" || exit 9\n\
+        printf 'GET /health HTTP/1.0\\r\\nhost: 127.0.0.1:%s\\r\\n\\r\\n' \"$port\" >&3\n\
+        head -1 <&3\n";
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    stage.environment.retain(|(name, _)| name != "CCX_CLAUDE");
+    let program = program.to_str().unwrap().to_owned();
+    stage.environment.push(("CCX_CLAUDE".to_owned(), program));
+    let output = stage.ccx(&["-p", "hi"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.ends_with("200 OK\r\n"), "{told:?}");
+}

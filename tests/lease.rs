@@ -660,6 +660,34 @@ fn l10_of_two_sessions_only_the_dead_ones_share_is_undone() {
     );
 }
 
+/// Also not of a session that was killed, once the next one has looked.
+#[test]
+fn l11_nothing_of_ours_is_left_with_the_client_or_among_temporary_files() {
+    let mut stage = stage("ls -A \"$HOME/.claude\" >seen; ls -A \"$TMPDIR\" >>seen");
+    fs::create_dir(stage.path("temporary")).unwrap();
+    let temporary = stage.path("temporary");
+    set(&mut stage, "TMPDIR", temporary.to_str().unwrap());
+    write(&stage, ODD);
+    assert!(stage.ccx(&[""]).status.success());
+    assert_eq!(
+        read(&stage.path("work/seen")),
+        "settings.json\n",
+        "while it runs"
+    );
+    // Each of the next ones finds what the one before left.
+    let mut number = 1;
+    while killed_at(&stage, number) {
+        number += 3;
+    }
+    assert!(number > 10, "{number}");
+    assert!(stage.ccx(&[""]).status.success());
+    wait_until("the file", || {
+        read(&stage.settings()) == ODD && journals(&stage) == 0
+    });
+    assert_eq!(names(&stage.path("home/.claude")), ["settings.json"]);
+    assert_eq!(names(&temporary), [""; 0]);
+}
+
 #[test]
 fn l13_the_clients_directory_is_where_its_variable_says() {
     let mut stage = noting();

@@ -98,6 +98,39 @@ fn t19_what_a_client_says_before_it_stops_is_shown_before_the_prompt() {
     }
 }
 
+/// As Claude Code does it: it tidies the terminal up and stops its whole group, ccx in it where that is one.
+#[test]
+fn t19_a_client_may_stop_its_whole_group() {
+    for way in Way::BOTH {
+        let (mut terminal, start) = Terminal::shell(
+            way,
+            "was=$(stty -g); printf 'pid=%d\\r' $$; while :; do stty raw -echo; printf '%s ' on; \
+             c=$(head -c 1); stty $was; [ \"$c\" = q ] && exit 4; kill -TSTP 0; done",
+        );
+        terminal.press(format!("{start}\n").as_bytes());
+        terminal.number("pid");
+        for round in 1..=3 {
+            terminal.until("the client", |shown| {
+                String::from_utf8_lossy(shown).matches("on ").count() >= round
+            });
+            assert!(!terminal.is_as_before());
+            terminal.press(b"z");
+            terminal.prompt(round + 1);
+            assert!(terminal.is_as_before(), "{way:?} {}", terminal.settings());
+            terminal.press(b"fg\n");
+        }
+        terminal.until("the client", |shown| {
+            String::from_utf8_lossy(shown).matches("on ").count() >= 4
+        });
+        assert!(!terminal.is_as_before(), "{way:?} raw again");
+        terminal.press(b"q");
+        terminal.prompt(5);
+        assert!(terminal.is_as_before(), "{way:?} {}", terminal.settings());
+        terminal.press(b"exit\n");
+        terminal.end();
+    }
+}
+
 #[test]
 fn t19_in_the_background_it_neither_takes_the_terminal_nor_spins() {
     for way in Way::BOTH {
