@@ -228,6 +228,7 @@ async fn another_account_is_not_sent_what_it_cannot_read() {
     );
     let (entries, _) = proxy.finished(2).await;
     assert_eq!(entries[1].hops, 1);
+    assert_eq!(entries[1].losses, ["reasoning"]);
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Setup {
         let apart = Apart::new(ourselves);
         let broker =
             Broker::renewing_apart(self.store.clone(), self.exchange()?, Clock::system(), apart);
-        let kilo = Kilo::new(&self.endpoints.kilo)
+        let kilo = Kilo::new(&self.endpoints.kilo, self.config.kilo.clone())
             .context("could not set up the way to Kilo")
             .map_err(|error| Report::new(Kind::Internal, error))?;
         Ok(Parts {

@@ -372,7 +372,7 @@ const KILO_NAMES: &[(&str, &str)] = &[
 const LONGEST_NAME: usize = 100;
 
 /// Reads `off`, a short name, or the name of a model, which has a maker in front.
-fn kilo(word: &str) -> Option<Option<String>> {
+pub fn kilo(word: &str) -> Option<Option<String>> {
     if word == "off" {
         return Some(None);
     }

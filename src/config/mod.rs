@@ -7,7 +7,9 @@ mod chosen;
 mod fault;
 mod keys;
 mod read;
+mod write;
 
 pub use chosen::{Config, Overrides, Secrets};
 pub use fault::{ConfigError, Problem, UnknownWord};
-pub use keys::{KEYS, Key, Scope};
+pub use keys::{KEYS, Key, Scope, kilo};
+pub use write::{Setting, WriteError, set};

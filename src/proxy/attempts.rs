@@ -91,6 +91,8 @@ pub struct Moves {
     is_model_refused: bool,
     /// What upstream could not be told after the last move, by kind.
     losses: Option<Vec<&'static str>>,
+    /// Whether reasoning was left out of a body that has no other form, and that is not noted yet.
+    has_left_out: bool,
     /// What the head of the last answer said of limits.
     head: Limits,
 }
@@ -186,6 +188,9 @@ impl Attempts {
             entry.model.clone_from(&self.whose.model);
             if let Some(losses) = moves.losses.take() {
                 entry.losses = losses;
+            }
+            if std::mem::take(&mut moves.has_left_out) {
+                entry.losses.push("reasoning");
             }
         });
     }
@@ -345,6 +350,7 @@ impl Attempts {
             return match native::ask::without_reasoning(&self.body) {
                 Some(body) => {
                     self.body = body.into();
+                    self.moves.has_left_out = true;
                     Ok(())
                 }
                 None if matches!(failure, Failure::ReasoningRefused { .. }) => Err(failure),

@@ -38,13 +38,13 @@ const NO_ACCOUNT: &str = "";
 const LANE: &str = "kilo";
 
 /// Says which of Kilo's models answers a request of `class` for `model`, which the client called `request.model`.
-pub fn model<'a>(
-    service: &'a Service,
+pub fn model(
+    service: &Service,
     request: &Request<'_>,
     model: &str,
     class: RequestClass,
-) -> Option<&'a str> {
-    let chosen = service.config.kilo.as_deref()?;
+) -> Option<String> {
+    let chosen = service.kilo.chosen()?;
     let is_ours = is_small(&request.model)
         && is_small(model)
         && !matches!(class, RequestClass::Classifier(_))

@@ -105,7 +105,7 @@ pub async fn run(
         agent,
     };
     if let Some(kilo) = kilo::model(service, &request, &model, class) {
-        return kilo::run(service, entry, &request, kilo, (asked, class, talk)).await;
+        return kilo::run(service, entry, &request, &kilo, (asked, class, talk)).await;
     }
     let route = original::route(service, &catalogue, &request, &model)
         .map_err(|error| unknown_model(&error))?;

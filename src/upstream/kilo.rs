@@ -2,6 +2,7 @@
 //!
 //! No account of the person is named and no token of theirs is sent. Whatever fails is said to be Kilo's failure.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,17 +37,31 @@ const ANYBODY: &str = "Bearer anonymous";
 pub struct Kilo {
     origin: String,
     connections: Connections,
+    chosen: RwLock<Option<String>>,
     models: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Kilo {
-    /// Makes a way to `origin`. Opens nothing.
-    pub fn new(origin: &str) -> Result<Self, ClientError> {
+    /// Makes a way to `origin`, where `chosen` answers if anything does. Opens nothing.
+    pub fn new(origin: &str, chosen: Option<String>) -> Result<Self, ClientError> {
         Ok(Self {
             origin: origin.to_owned(),
             connections: Connections::new(origin)?,
+            chosen: RwLock::new(chosen),
             models: Mutex::new(None),
         })
+    }
+
+    /// Returns the model that answers in the place of the small one; `None` leaves it with ChatGPT.
+    pub fn chosen(&self) -> Option<String> {
+        let chosen = self.chosen.read();
+        chosen.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Chooses it, from the next request on.
+    pub fn choose(&self, model: Option<String>) {
+        let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
+        *chosen = model;
     }
 
     /// Sends a chat request and waits until its stream begins, which is told as events of a Responses stream.
@@ -87,12 +102,50 @@ impl Kilo {
         Ok(list)
     }
 
+    /// Returns the models that are free: see [`Kilo::models`].
+    pub async fn free(&self) -> Result<Vec<FreeModel>, Failure> {
+        free(&self.models().await?).ok_or_else(|| Failure::Malformed {
+            what: "Kilo: something that is no list of models".to_owned(),
+        })
+    }
+
     async fn pool(&self) -> Result<&reqwest::Client, Failure> {
         let prepared = self.connections.get().await;
         prepared.map_err(|_| Failure::Unreachable {
             what: "Kilo: the system's root certificates cannot be read".to_owned(),
         })
     }
+}
+
+/// A model that anybody may use for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreeModel {
+    /// What it is called in requests.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Tokens that it takes, where that is told.
+    pub context_length: Option<u64>,
+    /// Whether it calls tools.
+    pub supports_tools: bool,
+}
+
+/// Reads the free models of a list; `None` if it is none.
+fn free(list: &[u8]) -> Option<Vec<FreeModel>> {
+    let list: serde_json::Value = serde_json::from_slice(list).ok()?;
+    let models = list["data"].as_array()?.iter();
+    let free = models.filter(|model| model["isFree"] == true);
+    let read = |model: &serde_json::Value| {
+        let id = model["id"].as_str()?.to_owned();
+        let parameters = model["supported_parameters"].as_array();
+        Some(FreeModel {
+            name: model["name"].as_str().unwrap_or(&id).to_owned(),
+            context_length: model["context_length"].as_u64(),
+            supports_tools: parameters.is_some_and(|all| all.iter().any(|one| one == "tools")),
+            id,
+        })
+    };
+    Some(free.filter_map(read).collect())
 }
 
 /// Sends a request; a reply that is no success is a failure.
@@ -156,6 +209,25 @@ fn refused(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_free_models_are_listed() {
+        let list = br#"{"data":[
+            {"id":"a/b","name":"B","isFree":true,"context_length":128000,"supported_parameters":["tools","stop"]},
+            {"id":"a/c","isFree":false},{"id":"a/d","isFree":true},{"isFree":true}]}"#;
+        let model = |id: &str, name: &str, context_length, supports_tools| FreeModel {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            context_length,
+            supports_tools,
+        };
+        let want = [
+            model("a/b", "B", Some(128_000), true),
+            model("a/d", "a/d", None, false),
+        ];
+        assert_eq!(free(list).unwrap(), want);
+        assert_eq!(free(b"<html>"), None);
+    }
 
     #[test]
     fn a_refusal_is_kilos_whatever_it_is() {
