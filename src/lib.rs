@@ -12,6 +12,7 @@
 //! `tests/floors.rs` holds the floors.
 
 pub mod account;
+pub mod capture;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

@@ -24,6 +24,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("settings/", 1),
     ("terminal/", 1),
     ("proxy/", 1),
+    ("capture/", 1),
+    ("capture/keeper.rs", 2),
     ("ledger.rs", 1),
     ("metrics.rs", 1),
     ("history/", 1),

@@ -202,6 +202,9 @@ pub struct DemoWords {
     /// Only run the simulated ChatGPT and print how to point ccx at it
     #[arg(long, conflicts_with = "interactive")]
     pub serve: bool,
+    /// Answer as ChatGPT did in this capture
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    pub replay: Option<PathBuf>,
     /// How the simulated ChatGPT behaves: a bundled name or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub scenario: Option<String>,

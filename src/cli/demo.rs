@@ -16,7 +16,7 @@ use crate::cli::environment::Environment;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::login::{self, Import};
 use crate::cli::setup;
-use crate::cli::{client, launch, ui};
+use crate::cli::{client, launch, replay, ui};
 use crate::error::{Kind, Report};
 use crate::ledger::{Entry, Ledger, Outcome};
 use crate::proxy::entry::now;
@@ -93,6 +93,9 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
 }
 
 fn scenario(words: &DemoWords) -> Result<Scenario, Report> {
+    if let Some(file) = &words.replay {
+        return replay::scenario(file);
+    }
     let default = if words.interactive || words.serve {
         "chat"
     } else {

@@ -13,6 +13,7 @@ mod terminal;
 use serde_json::json;
 
 use crate::cli::environment::Environment;
+use crate::cli::report;
 use crate::cli::setup::{self, VERSION};
 use crate::cli::ui;
 use crate::error::Report;
@@ -30,6 +31,9 @@ pub struct DoctorWords {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Write what a bug report needs into one file, without secrets and without your texts
+    #[arg(long)]
+    pub report: bool,
 }
 
 /// How one thing stands.
@@ -144,6 +148,11 @@ pub fn run(environment: &Environment, words: DoctorWords) -> Result<u8, Report> 
         .iter()
         .filter(|check| check.state == State::Finding)
         .count();
+    if words.report {
+        let told = report::write(environment, &places, &as_value(&checks, findings), now)?;
+        ui::result(&told);
+        return Ok(u8::from(findings > 0));
+    }
     ui::result(&match words.json {
         true => as_value(&checks, findings),
         false => as_text(&checks, findings),

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::account::broker::Broker;
 use crate::account::chooser::Chooser;
+use crate::capture::keeper::Captures;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::crash;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub gauges: Arc<Gauges>,
     /// What happened over months.
     pub history: Option<History>,
+    /// Who keeps both sides of requests.
+    pub captures: Option<Captures>,
     /// Who reads PDFs.
     pub pdf: pdf::apart::Reader,
     /// Whom to let in.
@@ -107,6 +110,7 @@ impl Host {
             ledger: ledger.clone(),
             gauges: parts.gauges,
             history: parts.history,
+            captures: parts.captures,
         });
         let (stop, stopped) = unbounded_channel();
         // One thread: a launch has one client, and a wake-up that crosses threads costs more than the
@@ -181,10 +185,14 @@ async fn run(listener: TcpListener, service: Arc<Service>, stopped: UnboundedRec
     keeping.abort();
     let gauges = service.gauges.clone();
     let history = service.history.clone();
+    let captures = service.captures.clone();
     let flush = move || {
         gauges.flush();
         if let Some(history) = history {
             history.end();
+        }
+        if let Some(captures) = captures {
+            captures.settle();
         }
     };
     // Its outcome is in the log.

@@ -19,6 +19,8 @@ pub mod logout;
 pub mod models;
 pub mod quota;
 pub mod renew;
+pub mod replay;
+pub mod report;
 pub mod restore;
 pub mod run;
 pub mod setup;

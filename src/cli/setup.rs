@@ -13,6 +13,8 @@ use crate::account::broker::{Broker, Clock};
 use crate::account::chooser::{Chooser, Level, Rules};
 use crate::account::sign_in::SignInError;
 use crate::account::store::Store;
+use crate::capture;
+use crate::capture::keeper::Captures;
 use crate::catalogue::list::Catalogue;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::environment::Environment;
@@ -134,6 +136,26 @@ impl Setup {
         Ok(Broker::new(self.store.clone(), exchange, Clock::system()))
     }
 
+    /// Makes who keeps both sides of requests, where the person wants that. It knows the secrets of the accounts that are
+    /// signed in when it writes, and that of the proxy.
+    fn captures(&self, secret: &Secret<String>) -> Option<Captures> {
+        let (store, secret) = (self.store.clone(), secret.clone());
+        let known = move || {
+            let mut known = vec![(secret.expose().clone(), "(secret)")];
+            // An unreadable store tells nothing: what has a name or a form of its own is still found.
+            for record in store.accounts().unwrap_or_default() {
+                known.extend(capture::known(&record));
+            }
+            known
+        };
+        Captures::new(
+            self.config.capture,
+            &self.places.state,
+            VERSION,
+            Box::new(known),
+        )
+    }
+
     fn exchange(&self) -> Result<Exchange, Report> {
         let connections = Connections::new(&self.endpoints.auth)
             .map_err(|error| Report::new(Kind::Internal, error))?;
@@ -180,6 +202,7 @@ impl Setup {
             config: self.config.clone(),
             gauges,
             history,
+            captures: self.captures(&secret),
             pdf,
             secret,
             door: None,

@@ -23,6 +23,8 @@ pub struct Config {
     pub strict: bool,
     /// Which of Kilo's models answers in the place of the small one; `None` leaves it with ChatGPT.
     pub kilo: Option<String>,
+    /// Which requests are kept with both their sides.
+    pub capture: Capture,
     /// Whether a launch points the client's settings file at its proxy.
     pub lease: Wish,
     /// The families whose models the person chose, and the models, best first.
@@ -35,6 +37,18 @@ pub struct Config {
     pub models: Vec<(String, Knobs)>,
     /// What this launch sets for every model.
     pub launch: Knobs,
+}
+
+/// Which requests are kept with both their sides, for whoever looks for a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// None.
+    #[default]
+    Off,
+    /// Those that failed.
+    Errors,
+    /// All.
+    All,
 }
 
 /// Where tokens are kept.

@@ -6,7 +6,7 @@
 use crate::account::strategy::Strategy;
 use crate::catalogue::knobs::{Knob, Knobs, Summary, Tier, Verbosity};
 use crate::catalogue::model::{Effort, Lane};
-use crate::config::chosen::{Config, Secrets};
+use crate::config::chosen::{Capture, Config, Secrets};
 use crate::settings::journal::Wish;
 
 /// A key of `config.toml`. Two keys are the same when their names are.
@@ -132,6 +132,17 @@ pub static KEYS: &[Key] = &[
         takes: Takes::Word {
             set: |config, word| put(&mut config.kilo, kilo(word)),
             show: |config| config.kilo.clone().unwrap_or_else(|| "off".to_owned()),
+        },
+    },
+    Key {
+        name: "capture",
+        wanted: "\"off\", \"errors\" or \"all\"",
+        usage: "off|errors|all",
+        help: "Keep both sides of requests, redacted: off, errors, all",
+        scope: Scope::Launch,
+        takes: Takes::Word {
+            set: |config, word| put(&mut config.capture, Capture::of(word)),
+            show: |config| config.capture.word().to_owned(),
         },
     },
     Key {
@@ -315,6 +326,23 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+impl Capture {
+    /// Returns the word that stands for it in the file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Errors => "errors",
+            Self::All => "all",
+        }
+    }
+
+    /// Reads it by its word.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [Self::Off, Self::Errors, Self::All];
+        all.into_iter().find(|value| value.word() == word)
+    }
+}
 
 impl Secrets {
     /// Returns the word that stands for it in the file.

@@ -9,7 +9,7 @@ mod keys;
 mod read;
 mod write;
 
-pub use chosen::{Config, Overrides, Secrets};
+pub use chosen::{Capture, Config, Overrides, Secrets};
 pub use fault::{ConfigError, Problem, UnknownWord};
 pub use keys::{KEYS, Key, Scope, kilo};
 pub use write::{Setting, WriteError, set};

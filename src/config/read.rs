@@ -224,7 +224,7 @@ mod tests {
     use crate::catalogue::knobs::{Knob, Summary, Tier, Verbosity};
     use crate::catalogue::list::Catalogue;
     use crate::catalogue::model::{Effort, Lane};
-    use crate::config::{Overrides, Secrets};
+    use crate::config::{Capture, Overrides, Secrets};
     use crate::settings::journal::Wish;
 
     #[test]
@@ -248,6 +248,7 @@ mod tests {
             failover = "on"
             strict = true
             kilo = "glm-5"
+            capture = "errors"
             lease = "always"
             tier = "fast"
             effort = "auto"
@@ -282,6 +283,7 @@ mod tests {
             failover: true,
             strict: true,
             kilo: Some("z-ai/glm-5:free".to_owned()),
+            capture: Capture::Errors,
             lease: Wish::Always,
             families: vec![
                 (Family::Opus, list(&["gpt-9", "gpt-6-sol"])),

@@ -99,6 +99,15 @@ impl Ending {
         }
     }
 
+    /// Returns how something ended.
+    pub const fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Failed { .. } => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+
     /// Returns the number that stands for it on disk.
     pub const fn number(self) -> i64 {
         match self {

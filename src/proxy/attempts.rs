@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::account::bindings::Bound;
 use crate::account::chooser::{Next, Outlook, Setback, Talk};
 use crate::account::credentials::Credentials;
+use crate::capture::tape::Tape;
 use crate::catalogue::model::Lane;
 use crate::proxy::entry::{OpenEntry, now};
 use crate::proxy::hop;
@@ -26,6 +27,8 @@ use crate::upstream::retry::{self, Decision};
 /// The request, and how often it was sent.
 #[derive(Debug)]
 pub struct Attempts {
+    /// Gathers what goes by, where that is wanted.
+    pub tape: Option<Tape>,
     /// How requests get upstream, who renews a token that it refuses, and who wants to know what an answer tells.
     pub service: Arc<Service>,
     /// The token in use.
@@ -122,9 +125,13 @@ impl Attempts {
                 turn_state: self.turn_state.as_deref(),
                 tier: self.tier,
             };
+            if let Some(tape) = &self.tape {
+                tape.sent(self.body.clone(), self.lane.name());
+            }
             let client = &self.service.client;
             match client.respond(&self.credentials, call).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    answer.tape.clone_from(&self.tape);
                     self.learn(&answer.facts, sent_at);
                     return Ok(answer);
                 }
@@ -197,6 +204,9 @@ impl Attempts {
 
     /// Does what makes another attempt worth while, or returns the failure that stands.
     pub async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
+        if let Some(tape) = &self.tape {
+            tape.failed(&failure);
+        }
         if matches!(failure, Failure::ReasoningRefused { .. }) {
             return self.leave_reasoning(failure);
         }

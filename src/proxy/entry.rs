@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::capture::keeper::Captures;
+use crate::capture::tape::Tape;
+use crate::capture::transcript::Label;
+use crate::history::record::Ending;
 use crate::ledger::{Entry, Ledger, Outcome, Running};
 use crate::proxy::gauges::Gauges;
 use crate::proxy::lessons::Lessons;
@@ -28,6 +32,17 @@ pub struct OpenEntry {
     arrived: Instant,
     /// `None` once it is in the ledger.
     entry: Option<Entry>,
+    /// Gathers both sides, where that is wanted.
+    tape: Option<Recording>,
+}
+
+/// Both sides of a request in the making.
+#[derive(Debug)]
+struct Recording {
+    captures: Captures,
+    tape: Tape,
+    /// What stands on the file; `None` while the request is in flight, or if it is not kept.
+    label: Option<Label>,
 }
 
 impl OpenEntry {
@@ -70,17 +85,29 @@ impl OpenEntry {
             estimate: 0,
             arrived: Instant::now(),
             entry: Some(entry),
+            tape: None,
         }
     }
 
     /// Opens the entry of a request to `service`.
     pub fn of(service: &Service, id: &str) -> Self {
-        Self::new(
+        let mut open = Self::new(
             service.ledger.clone(),
             service.gauges.clone(),
             service.lessons.clone(),
             id.to_owned(),
-        )
+        );
+        open.tape = service.captures.as_ref().map(|captures| Recording {
+            captures: captures.clone(),
+            tape: Tape::default(),
+            label: None,
+        });
+        open
+    }
+
+    /// Returns what gathers both sides of the request, where that is wanted.
+    pub fn tape(&self) -> Option<&Tape> {
+        self.tape.as_ref().map(|recording| &recording.tape)
     }
 
     /// Returns the id that the client is told.
@@ -142,6 +169,16 @@ impl OpenEntry {
             self.lessons
                 .answered(account, model, self.estimate, usage.input_tokens);
         }
+        if let Some(recording) = &mut self.tape {
+            let has_failed = matches!(entry.outcome, Outcome::Failed { .. });
+            entry.has_capture = recording.captures.wants(has_failed);
+            recording.label = entry.has_capture.then(|| Label {
+                id: entry.id.clone(),
+                at: entry.at.0,
+                outcome: Ending::of(&entry.outcome).word().to_owned(),
+                ..Label::default()
+            });
+        }
         self.gauges.note_entry(&entry, now());
         self.ledger().add(entry);
     }
@@ -155,6 +192,15 @@ impl OpenEntry {
 impl Drop for OpenEntry {
     fn drop(&mut self) {
         self.finish(Outcome::Cancelled, None);
+        // Only now has the client been told everything.
+        if let Some(Recording {
+            captures,
+            tape,
+            label: Some(label),
+        }) = self.tape.take()
+        {
+            captures.keep(label, tape.take());
+        }
     }
 }
 

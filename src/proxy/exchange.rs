@@ -38,7 +38,12 @@ pub fn respond(
     mut entry: OpenEntry,
 ) -> Result<Response<Body>, Reply> {
     match answered {
-        Ok(Run::Whole(body)) => Ok(json(body)),
+        Ok(Run::Whole(body)) => {
+            if let Some(tape) = entry.tape() {
+                tape.told(&body);
+            }
+            Ok(json(body))
+        }
         Ok(Run::Stream(begun)) => {
             let (begun, attempts, facts) = *begun;
             Ok(stream(Pipe::new(begun, attempts, facts, entry)))
@@ -49,6 +54,9 @@ pub fn respond(
                 message: reply.message.clone(),
             };
             entry.finish(outcome, None);
+            if let Some(tape) = entry.tape() {
+                tape.told(reply.message.as_bytes());
+            }
             Err(reply)
         }
     }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::account::chooser::Talk;
 use crate::catalogue::knobs::Knobs;
 use crate::catalogue::lanes::Search;
@@ -146,8 +148,13 @@ pub async fn run(
         service: Arc::clone(service),
     };
     let told = |failure: &Failure| facts.reply(failure, 1);
-    let answer = service.kilo.ask(body.into()).await;
-    let answer = answer.map_err(|failure| told(&failure))?;
+    let body = Bytes::from(body);
+    if let Some(tape) = entry.tape() {
+        tape.sent(body.clone(), LANE);
+    }
+    let answer = service.kilo.ask(body).await;
+    let mut answer = answer.map_err(|failure| told(&failure))?;
+    answer.tape = entry.tape().cloned();
     entry.note(|entry, age| entry.first_byte = Some(age));
     if request.stream {
         let begun = pipe::begin_once(answer, &asked.tongue, &setup, &facts).await;

@@ -91,6 +91,9 @@ pub async fn run(
     body: Bytes,
     asked: Asked,
 ) -> Result<Run, Reply> {
+    if let Some(tape) = entry.tape() {
+        tape.asked(body.clone());
+    }
     let request = parse(service, &body).map_err(refuse)?;
     let Conversation { key, agent } = Conversation::of(headers, &request);
     let catalogue = service.shelf.current();
@@ -156,6 +159,7 @@ pub async fn run(
         );
     }
     let attempts = Attempts {
+        tape: entry.tape().cloned(),
         service: service.clone(),
         credentials,
         origin,

@@ -356,6 +356,9 @@ impl Pipe {
         self.last_out = Instant::now();
         let room = self.begun.out.len().min(PIECE_BYTES);
         let piece = std::mem::replace(&mut self.begun.out, Vec::with_capacity(room));
+        if let Some(tape) = self.entry.tape() {
+            tape.told(&piece);
+        }
         Poll::Ready(Some(piece.into()))
     }
 

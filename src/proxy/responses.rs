@@ -57,6 +57,9 @@ async fn run(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Run, Reply> {
+    if let Some(tape) = entry.tape() {
+        tape.asked(body.clone());
+    }
     let request = ask::Request::parse(&body).map_err(refuse)?;
     let cache_key = request.cache_key.map(|key| key.value());
     let beginning = request.beginning();
@@ -182,6 +185,7 @@ async fn run(
     let mut moves = Moves::default();
     moves.count(left.as_ref(), tokens);
     let attempts = Attempts {
+        tape: entry.tape().cloned(),
         service: service.clone(),
         credentials,
         origin,

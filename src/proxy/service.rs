@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use crate::account::broker::Broker;
 use crate::account::chooser::Chooser;
+use crate::capture::keeper::Captures;
 use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
@@ -72,6 +73,8 @@ pub struct Service {
     pub gauges: Arc<Gauges>,
     /// What happened over months; `None` where no thread could be made for it.
     pub history: Option<History>,
+    /// Who keeps both sides of requests; `None` where the person does not want that.
+    pub captures: Option<Captures>,
 }
 
 /// Returns a fresh id of the form `prefix` + 24 hex digits.

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body as _;
 
+use crate::capture::tape::Tape;
 use crate::time::UnixSeconds;
 use crate::translate::chat::back::Back;
 use crate::upstream::failure::Failure;
@@ -29,6 +30,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 pub struct Answer {
     /// What the headers say.
     pub facts: Facts,
+    /// Gathers what comes, where that is wanted.
+    pub tape: Option<Tape>,
     status: u16,
     headers: HeaderMap,
     body: reqwest::Body,
@@ -64,6 +67,7 @@ impl Answer {
         let (parts, body) = reply.into_parts();
         Self {
             facts: Facts::read(&parts.headers),
+            tape: None,
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
@@ -114,6 +118,9 @@ impl Answer {
     ) -> Poll<Option<Result<Bytes, Failure>>> {
         loop {
             let chunk = ready!(self.poll_raw(context));
+            if let (Some(tape), Some(Ok(bytes))) = (&self.tape, &chunk) {
+                tape.came(bytes);
+            }
             let Some(back) = &mut self.back else {
                 return Poll::Ready(chunk);
             };

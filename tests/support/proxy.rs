@@ -120,9 +120,23 @@ impl Proxy {
         rules: Rules,
         prepare: impl FnOnce(&Path),
     ) -> Self {
+        let scenario = Scenario::parse("test", &scenario.to_string()).unwrap();
+        Self::start_with(scenario, names, rules, prepare)
+    }
+
+    /// As [`Proxy::start`], of a scenario that was made already.
+    pub fn start_playing(scenario: Scenario) -> Self {
+        Self::start_with(scenario, &["test"], Rules::default(), |_| {})
+    }
+
+    fn start_with(
+        scenario: Scenario,
+        names: &[&str],
+        rules: Rules,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
         let accounts: Vec<Account> = names.iter().map(|name| Account::new(name)).collect();
-        let scenario = Scenario::parse("test", &scenario.to_string()).unwrap();
         let backend = Backend::start(bind(0).unwrap(), scenario, accounts.clone()).unwrap();
         let mut environment = Environment::default();
         environment.set("CCX_HOME", home.path().join("ccx"));
