@@ -50,6 +50,11 @@ async fn a_stream_is_upstreams_own() {
     assert_eq!(*names.last().unwrap(), "response.completed");
     assert!(names.contains(&"response.output_text.delta"), "{names:?}");
     assert!(events.iter().all(|(name, data)| data["type"] == *name));
+    // SDKs read the answer from the last event, where upstream leaves it out.
+    let output = &events.last().unwrap().1["response"]["output"];
+    assert_eq!(output[1]["content"][0]["text"], "Hello.");
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    assert!(id.starts_with("req_"));
     let (entries, totals) = proxy.finished(1).await;
     assert_eq!(entries[0].class, "responses");
     assert_eq!(entries[0].outcome, Outcome::Done);

@@ -99,6 +99,10 @@ pub async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Respon
         Err(reply) => error(&reply, &id),
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
+        if is_openai {
+            // Where clients of those APIs look for it.
+            response.headers_mut().insert("x-request-id", value.clone());
+        }
         response.headers_mut().insert("request-id", value);
     }
     response

@@ -1,5 +1,6 @@
 //! An answer that is passed on as upstream says it: its events as they come, or one response folded from its items.
 //!
+//! One thing is added: the last event's list of items, which upstream leaves empty and clients of the public API read.
 //! Events before the first content are held, so that an attempt that fails there leaves no trace.
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::sse::{self, Frame};
-use crate::translate::stream::{ANSWER_LIMIT, Step, TOO_LONG};
+use crate::translate::stream::{ANSWER_LIMIT, ITEM_LIMIT, Step, TOO_LONG};
 use crate::wire::responses::{self, ItemEvent, Kind, StreamFailure, Terminal, Usage};
 
 /// An answer that is streamed.
@@ -21,7 +22,44 @@ pub struct Relay {
     is_ended: bool,
     /// The event that upstream failed with, behind content: nobody can say it better.
     failed: Vec<u8>,
+    items: Items,
     usage: Option<Usage>,
+}
+
+/// The items of an answer, by their places.
+#[derive(Debug, Default)]
+struct Items {
+    kept: BTreeMap<u64, Box<RawValue>>,
+    bytes: usize,
+}
+
+impl Items {
+    /// Keeps the item of an event; says whether there is room.
+    fn keep(&mut self, data: &str) -> bool {
+        let Ok(event) = serde_json::from_str::<ItemEvent<'_>>(data) else {
+            return true;
+        };
+        self.bytes += event.item.get().len();
+        if self.bytes > ANSWER_LIMIT || self.kept.len() >= ITEM_LIMIT {
+            return false;
+        }
+        let next = self.kept.keys().last().map_or(0, |last| last + 1);
+        let at = event.output_index.unwrap_or(next);
+        self.kept.insert(at, event.item.to_owned());
+        true
+    }
+
+    /// Puts the items into a response that tells none.
+    fn tell(&self, response: &mut Map<String, Value>) {
+        let is_told = |output: &Value| output.as_array().is_some_and(|items| !items.is_empty());
+        if !response.get("output").is_some_and(is_told) {
+            let items = self.kept.values();
+            let items: Vec<Value> = items
+                .filter_map(|item| serde_json::from_str(item.get()).ok())
+                .collect();
+            response.insert("output".to_owned(), items.into());
+        }
+    }
 }
 
 impl Relay {
@@ -63,12 +101,22 @@ impl Relay {
         }
         self.has_begun = true;
         out.append(&mut self.held);
-        write(frame, out);
+        if kind == Kind::ItemDone && !self.items.keep(frame.data) {
+            return too_long();
+        }
         if matches!(kind, Kind::Completed | Kind::Incomplete) {
             self.is_ended = true;
+            let event = serde_json::from_str::<Map<String, Value>>(frame.data).ok();
+            let told = event.and_then(|mut event| {
+                self.items.tell(event.get_mut("response")?.as_object_mut()?);
+                Some(Value::Object(event).to_string())
+            });
+            let data = told.as_deref().unwrap_or(frame.data);
+            write(Frame { data, ..frame }, out);
             self.usage = Terminal::parse(frame.data).and_then(|terminal| terminal.usage());
             return Step::Finished;
         }
+        write(frame, out);
         Step::Continue
     }
 
@@ -119,8 +167,7 @@ fn too_long() -> Step {
 /// An answer that is folded. The last event leaves the items out, so they are taken as they come.
 #[derive(Debug, Default)]
 pub struct Response {
-    items: BTreeMap<u64, Box<RawValue>>,
-    bytes: usize,
+    items: Items,
     response: Map<String, Value>,
     usage: Option<Usage>,
 }
@@ -138,19 +185,10 @@ impl Response {
             response: Map<String, Value>,
         }
         match Kind::of(frame.event, frame.data) {
-            Kind::ItemDone => {
-                let Ok(event) = serde_json::from_str::<ItemEvent<'_>>(frame.data) else {
-                    return Step::Continue;
-                };
-                self.bytes += event.item.get().len();
-                if self.bytes > ANSWER_LIMIT {
-                    return too_long();
-                }
-                let next = self.items.keys().last().map_or(0, |last| last + 1);
-                let at = event.output_index.unwrap_or(next);
-                self.items.insert(at, event.item.to_owned());
-                Step::Continue
-            }
+            Kind::ItemDone => match self.items.keep(frame.data) {
+                true => Step::Continue,
+                false => too_long(),
+            },
             Kind::Failed => Step::Failed(
                 Terminal::parse(frame.data)
                     .and_then(|terminal| terminal.error())
@@ -170,14 +208,7 @@ impl Response {
 
     /// Returns the response as JSON.
     pub fn into_body(mut self) -> Vec<u8> {
-        let is_told = |output: &Value| output.as_array().is_some_and(|items| !items.is_empty());
-        if !self.response.get("output").is_some_and(is_told) {
-            let items = self.items.values();
-            let items: Vec<Value> = items
-                .filter_map(|item| serde_json::from_str(item.get()).ok())
-                .collect();
-            self.response.insert("output".to_owned(), items.into());
-        }
+        self.items.tell(&mut self.response);
         self.response
             .entry("object")
             .or_insert_with(|| "response".into());
