@@ -468,6 +468,11 @@ fn l08_with_a_client_that_runs_already_only_the_private_file_is_used() {
     assert_eq!(read(&stage.path("work/seen-a")), "{}");
     let status: Value = serde_json::from_slice(&stage.ccx(&["status", "--json"]).stdout).unwrap();
     assert_eq!(status["lease"], json!(null), "{status}");
+    let status = String::from_utf8(stage.ccx(&["status"]).stdout).unwrap();
+    assert!(
+        status.contains("a Claude Code runs that ccx did not start"),
+        "{status}"
+    );
     session.end(gate);
     // `always` takes it, and sends those whom it drew in back before it lets go.
     let session = Session::start(&stage, "b", &["--ccx-lease", "always"]);

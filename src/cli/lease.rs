@@ -19,8 +19,10 @@ use crate::cli::setup::Setup;
 use crate::cli::ui;
 use crate::proxy::guard::{Door, Witness};
 use crate::secret::Secret;
+use crate::settings::clients;
 use crate::settings::journal::{TOKEN_PREFIX, Wish};
 use crate::settings::lease::{Ask, Held, Landing, LeaseError, Leases};
+use crate::settings::target::Target;
 
 /// Variables that say where a client's requests go. A client that has them from its environment would not find back
 /// after it was drawn to a proxy by the file: its own value is overwritten in it.
@@ -39,9 +41,8 @@ pub(super) struct Leasing {
 impl Leasing {
     /// Prepares what the proxy has to know before it starts.
     pub(super) fn new(setup: &Setup, environment: &Environment) -> Self {
-        let is_lost = LOST.iter().any(|name| environment.get(name).is_some());
         let wish = match setup.config.lease {
-            Wish::Auto if is_lost => Wish::Never,
+            Wish::Auto if is_lost(environment) => Wish::Never,
             wish => wish,
         };
         Self {
@@ -115,6 +116,24 @@ impl Leasing {
             }
         }
     }
+}
+
+/// Says whether a client of this shell would not find back.
+fn is_lost(environment: &Environment) -> bool {
+    LOST.iter().any(|name| environment.get(name).is_some())
+}
+
+/// Says why `auto` would take no lease for a launch from here and now, if it would not.
+pub(super) fn why_not(setup: &Setup, environment: &Environment) -> Option<&'static str> {
+    if setup.config.lease != Wish::Auto {
+        return None;
+    }
+    if is_lost(environment) {
+        return Some("this shell names a host of its own");
+    }
+    let target = Target::find(&environment.client_settings()?).ok()?;
+    clients::is_foreign_running(target.path())
+        .then_some("a Claude Code runs that ccx did not start")
 }
 
 /// Returns an error and its causes in one line.

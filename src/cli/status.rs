@@ -16,7 +16,7 @@ use crate::cli::draw::{Style, ago, pad};
 use crate::cli::environment::Environment;
 use crate::cli::setup::{Setup, VERSION};
 use crate::cli::view::View;
-use crate::cli::{accounts, launch, ui, view};
+use crate::cli::{accounts, launch, lease, ui, view};
 use crate::config::Key;
 use crate::error::Report;
 use crate::proxy::entry::now;
@@ -61,6 +61,8 @@ struct Status<'a> {
     sessions: usize,
     lease: Option<Has>,
     wish: Wish,
+    /// Why `auto` takes no lease now, if it does not.
+    why_not: Option<&'static str>,
     state: String,
     now: UnixSeconds,
 }
@@ -99,6 +101,8 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         .and_then(|view| health.accounts.get(&view.record.id))
         .map(|standing| standing.windows.clone())
         .unwrap_or_default();
+    let sessions = private::running(&setup.places.run);
+    let why_not = || lease::why_not(&setup, environment);
     let status = Status {
         views: &views,
         readings: &readings,
@@ -107,9 +111,10 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
         settings: Key::plain(&setup.config),
         unknown: named.filter(|name| !is_known(name)).cloned().collect(),
         client: client.map(|path| path.display().to_string()),
-        sessions: private::running(&setup.places.run),
-        lease: lease(&setup, environment),
+        sessions,
+        lease: held(&setup, environment),
         wish: setup.config.lease,
+        why_not: (sessions > 0).then(why_not).flatten(),
         state: setup.places.state.display().to_string(),
         now,
     };
@@ -121,7 +126,7 @@ pub fn status(environment: &Environment, as_json: bool) -> Result<u8, Report> {
 }
 
 /// Who has the client's settings file, if anybody but the user does.
-fn lease(setup: &Setup, environment: &Environment) -> Option<Has> {
+fn held(setup: &Setup, environment: &Environment) -> Option<Has> {
     let target = Target::find(&environment.client_settings()?).ok()?;
     let states = Leases::below(&setup.places.state).states();
     let state = states
@@ -162,7 +167,8 @@ impl Status<'_> {
             (Some(Has::Dead), _) => "left by a ccx that was killed; `ccx restore`".to_owned(),
             (_, Wish::Never) => "none, as `lease` says: settings.json is yours".to_owned(),
             (_, _) if self.sessions > 0 => {
-                "not taken: settings.json is yours; see docs/settings-lease.md".to_owned()
+                let why = self.why_not.unwrap_or("see docs/settings-lease.md");
+                format!("not taken: {why}")
             }
             _ => "none: settings.json is yours".to_owned(),
         }
@@ -459,6 +465,7 @@ mod tests {
             client: None,
             sessions,
             lease: None,
+            why_not: None,
             wish: Wish::Auto,
             state: "/home/ann/.local/state/ccx".to_owned(),
             now: NOW,
@@ -480,7 +487,7 @@ last turn  1m ago, gpt-5.5 in place of gpt-6.1-sol, 87% of the input from the câ
 last error 2h ago: 529 upstream is overloaded: the servers are busy now, try agâ€¦
 also       ann@example.com, plan free, limit, 10d 10h, 30d 0%
 proxy      2 sessions run, each with a proxy of its own
-lease      not taken: settings.json is yours; see docs/settings-lease.md
+lease      not taken: see docs/settings-lease.md
 losses     document_text 13, image_url 1
 opus       gpt-6.1-sol, tier fast, lane full (not served)
 haiku      -
