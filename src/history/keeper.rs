@@ -62,8 +62,17 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(writer) = writer {
+            writer.thread().unpark();
             // It can only have ended by a panic, which was reported when it happened.
             let _ = writer.join();
+        }
+    }
+
+    /// Has the writer look at what was sent at once.
+    fn hurry(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = &*writer {
+            writer.thread().unpark();
         }
     }
 
@@ -217,6 +226,7 @@ impl History {
     fn settle(&self) {
         let (settled, wait) = sync_channel(1);
         if self.shared.send(Message::Settle(settled)) {
+            self.shared.hurry();
             // Late is no trouble.
             let _ = wait.recv_timeout(SETTLE);
         }

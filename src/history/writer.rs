@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::files::lock::Lock;
@@ -13,7 +14,7 @@ use crate::history::database::{self, Bounds, Database, Trouble};
 use crate::history::record::{Level, Record};
 
 /// How long a record waits for others. A process that is killed loses no more than this.
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(500);
 
 /// After a failed write, the next attempt.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -78,16 +79,24 @@ impl Writer {
         }
     }
 
-    /// Writes what comes until nobody can send any more, and what is left then.
+    /// Writes what comes until nobody can send any more, and what is left then. Who wants it to be quick unparks its
+    /// thread.
     pub fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
             let mut settled = self.take(first);
             let until = Instant::now() + GATHER;
             while settled.is_none() && self.records.len() < WAITING / 2 {
-                let left = until.saturating_duration_since(Instant::now());
-                match messages.recv_timeout(left) {
+                match messages.try_recv() {
                     Ok(next) => settled = self.take(next),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                    Err(TryRecvError::Disconnected) => break,
+                    Err(TryRecvError::Empty) => {
+                        let left = until.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            break;
+                        }
+                        // Not `recv_timeout`: who sends would wake this thread each time, on the way of a request.
+                        thread::park_timeout(left);
+                    }
                 }
             }
             if settled.is_some() {
