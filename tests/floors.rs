@@ -97,6 +97,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proxy/papers.rs", 3),
     ("proxy/pipe.rs", 3),
     ("proxy/responses.rs", 3),
+    ("proxy/records.rs", 3),
     ("proxy/seat.rs", 3),
     ("proxy/server.rs", 3),
     ("proxy/service.rs", 3),

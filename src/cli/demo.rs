@@ -80,6 +80,7 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
     ));
     ui::note(&format!("ccx demo: asking Claude Code: {PROMPT}"));
     let started = Instant::now();
+    let is_replay = words.replay.is_some();
     let arguments = ["-p", PROMPT, "--allowedTools", "Read,Write,Bash"];
     let words = LaunchWords {
         client: arguments.map(Into::into).to_vec(),
@@ -87,6 +88,10 @@ pub fn demo(words: &DemoWords, environment: &Environment) -> Result<u8, Report> 
     };
     let finished = launch::run_with(&words, &inside, stage.variables(), || drop(interrupt))?;
     let took = started.elapsed();
+    if is_replay {
+        // What was captured need not be the job.
+        return Ok(finished.ending.exit_code());
+    }
     let ledger = finished.ledger.unwrap_or_default();
     let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
     stage.report(finished.ending, &ledger, took)

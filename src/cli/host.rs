@@ -111,6 +111,7 @@ impl Host {
             gauges: parts.gauges,
             history: parts.history,
             captures: parts.captures,
+            started_at: crate::proxy::entry::now(),
         });
         let (stop, stopped) = unbounded_channel();
         // One thread: a launch has one client, and a wake-up that crosses threads costs more than the

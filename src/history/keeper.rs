@@ -129,6 +129,11 @@ impl History {
         })
     }
 
+    /// Returns the state directory that it is in.
+    pub fn state(&self) -> &Path {
+        &self.shared.state
+    }
+
     /// Returns what hears the ledger for it.
     pub fn hearer(&self) -> Box<dyn Hearer> {
         Box::new(Ears(Arc::downgrade(&self.shared)))

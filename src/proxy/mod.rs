@@ -30,6 +30,7 @@ pub mod patience;
 pub mod pipe;
 pub mod ratios;
 pub mod readings;
+pub mod records;
 pub mod reply;
 pub mod responses;
 pub mod route;

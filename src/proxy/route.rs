@@ -17,6 +17,14 @@ pub enum Route {
     CountTokens,
     /// `GET /v1/models`.
     Models,
+    /// `GET /api/requests`.
+    Requests,
+    /// `GET /api/requests/{id}`.
+    Request,
+    /// `GET /api/usage`.
+    Usage,
+    /// `GET /metrics`.
+    Metrics,
 }
 
 /// A request that asks nothing the proxy knows.
@@ -41,6 +49,10 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         "/v1/chat/completions" => (Route::Chat, &[Method::POST], "POST"),
         "/v1/responses" => (Route::Responses, &[Method::POST], "POST"),
         "/v1/models" => (Route::Models, &[Method::GET], "GET"),
+        "/api/requests" => (Route::Requests, &[Method::GET], "GET"),
+        "/api/usage" => (Route::Usage, &[Method::GET], "GET"),
+        "/metrics" => (Route::Metrics, &[Method::GET], "GET"),
+        _ if path.starts_with("/api/requests/") => (Route::Request, &[Method::GET], "GET"),
         _ => return Err(NoRoute::Unknown),
     };
     if methods.contains(method) {
@@ -79,6 +91,10 @@ mod tests {
             (Method::POST, "/v1/responses", Ok(Route::Responses)),
             (Method::GET, "/v1/models", Ok(Route::Models)),
             (Method::DELETE, "/v1/models", only("GET")),
+            (Method::GET, "/api/requests", Ok(Route::Requests)),
+            (Method::GET, "/api/requests/req_1", Ok(Route::Request)),
+            (Method::POST, "/api/usage", only("GET")),
+            (Method::GET, "/metrics", Ok(Route::Metrics)),
             (Method::GET, "/", unknown),
             (Method::POST, "/v1/messages/../models", unknown),
         ] {

@@ -27,7 +27,8 @@ use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, is_openai, route};
 use crate::proxy::seals::Seals;
 use crate::proxy::turns::Turns;
-use crate::proxy::{chat, count, messages, models, responses};
+use crate::proxy::{chat, count, messages, models, records, responses};
+use crate::time::UnixSeconds;
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
 use crate::upstream::kilo::Kilo;
@@ -75,6 +76,8 @@ pub struct Service {
     pub history: Option<History>,
     /// Who keeps both sides of requests; `None` where the person does not want that.
     pub captures: Option<Captures>,
+    /// When it began.
+    pub started_at: UnixSeconds,
 }
 
 /// Returns a fresh id of the form `prefix` + 24 hex digits.
@@ -131,6 +134,10 @@ async fn dispatch(
         Route::Responses => responses::answer(service, id, request).await,
         Route::CountTokens => count::answer(service, request).await,
         Route::Models => Ok(models::answer(service)),
+        Route::Requests => Ok(records::requests(service, request.uri().query()).await),
+        Route::Request => Ok(records::request(service, request.uri().path()).await),
+        Route::Usage => Ok(records::usage(service, request.uri().query()).await),
+        Route::Metrics => Ok(records::metrics(service).await),
     }
 }
 
