@@ -83,6 +83,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proxy/attempts.rs", 3),
     ("proxy/body.rs", 3),
     ("proxy/chat.rs", 3),
+    ("proxy/choices.rs", 3),
     ("proxy/count.rs", 3),
     ("proxy/counting.rs", 3),
     ("proxy/entry.rs", 3),

@@ -234,3 +234,72 @@ async fn clients_of_the_chat_api_go_there_too() {
     );
     assert_eq!(answer["usage"]["prompt_tokens"], 30);
 }
+
+#[tokio::test]
+async fn the_choice_can_be_made_while_it_runs_and_is_kept() {
+    let scenario = json!({
+        "about": "Kilo beside ChatGPT",
+        "routes": [
+            {"path": "/api/openrouter/models", "times": 1, "reply": {"status": 200, "body": {"data": [
+                {"id": MODEL, "name": "GLM 5", "isFree": true, "context_length": 128_000, "supported_parameters": ["tools"]},
+                {"id": "a/paid", "isFree": false}
+            ]}}},
+            {"path": "/api/openrouter/chat/completions", "reply": stream(&[json!({"content": "from Kilo"})], Some("stop"))}
+        ],
+        "steps": [{"name": "only", "answer": [{"text": "from ChatGPT"}]}]
+    });
+    let proxy = Proxy::start_after(&scenario, |home| {
+        let directory = home.join("ccx/config");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("config.toml"), "failover = true # mine\n").unwrap();
+    });
+    let proxy = &proxy;
+    let choose = |choice: Value| async move {
+        let request = proxy.request("POST", "/settings/haiku-model");
+        proxy.send(request.body(choice.to_string())).await
+    };
+    let kept = || fs::read_to_string(proxy.home().join("ccx/config/config.toml")).unwrap();
+    // Asked twice, Kilo is asked once: the list is good for ten minutes.
+    for current in [Value::Null, json!(MODEL)] {
+        let answer = proxy
+            .send(proxy.request("GET", "/settings/kilo-models"))
+            .await
+            .json();
+        assert_eq!(
+            answer["models"],
+            json!([
+                {"id": MODEL, "name": "GLM 5", "context_length": 128_000, "supportsTools": true}
+            ])
+        );
+        assert_eq!(answer["current"], current);
+        let answer = choose(json!({"haikuKiloModel": "glm-5"})).await.json();
+        assert_eq!(answer["haikuKiloModel"], MODEL);
+        assert!(answer["notice"].as_str().unwrap().contains("third party"));
+    }
+    assert_eq!(haiku(proxy, true).await.text(), "from Kilo");
+    assert_eq!(
+        kept(),
+        format!("failover = true # mine\nkilo = \"{MODEL}\"\n")
+    );
+    for wrong in [
+        json!({}),
+        json!({"haikuKiloModel": "no model"}),
+        json!({"haikuKiloModel": 3}),
+        json!([]),
+    ] {
+        assert_eq!(choose(wrong).await.status, 400);
+    }
+    assert_eq!(choose(json!({"haikuKiloModel": null})).await.status, 200);
+    let answer = proxy
+        .send(proxy.request("GET", "/settings/haiku-model"))
+        .await
+        .json();
+    assert_eq!(answer, json!({"success": true, "haikuKiloModel": null}));
+    assert_eq!(haiku(proxy, true).await.text(), "from ChatGPT");
+    assert_eq!(kept(), "failover = true # mine\nkilo = \"off\"\n");
+    // What is not understood is left alone, and the choice does not count.
+    fs::write(proxy.home().join("ccx/config/config.toml"), "stategy = 1\n").unwrap();
+    assert_eq!(choose(json!({"haikuKiloModel": "glm-5"})).await.status, 500);
+    assert_eq!(kept(), "stategy = 1\n");
+    assert_eq!(haiku(proxy, true).await.text(), "from ChatGPT");
+}

@@ -16,6 +16,7 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::cli::crash;
 use crate::config::Config;
+use crate::files::settings::SettingsFile;
 use crate::history::keeper::History;
 use crate::ledger::Ledger;
 use crate::pdf;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub client: Arc<Client>,
     /// The way to Kilo's gateway.
     pub kilo: Kilo,
+    /// Where a choice is kept that is made while it runs.
+    pub settings_file: Option<SettingsFile>,
     /// The models.
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
@@ -96,6 +99,7 @@ impl Host {
             broker: parts.broker,
             client: parts.client,
             kilo: parts.kilo,
+            settings_file: parts.settings_file,
             shelf: parts.shelf,
             families: parts.families,
             config: parts.config,

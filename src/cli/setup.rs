@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::error::{Kind, Report};
 use crate::files::directory;
 use crate::files::places::{Places, Variables};
+use crate::files::settings::SettingsFile;
 use crate::history::keeper::History;
 use crate::oauth::exchange::Exchange;
 use crate::pdf;
@@ -194,6 +195,10 @@ impl Setup {
             .map_err(|error| Report::new(Kind::Internal, error))?;
         Ok(Parts {
             kilo,
+            settings_file: Some(SettingsFile::new(
+                config_file(&self.places),
+                self.places.state.join("config.lock"),
+            )),
             broker: Arc::new(broker),
             chooser: Arc::new(self.chooser(rules, &gauges, Clock::system())),
             client,

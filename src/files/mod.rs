@@ -5,3 +5,4 @@ pub mod directory;
 pub mod fault;
 pub mod lock;
 pub mod places;
+pub mod settings;

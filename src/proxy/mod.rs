@@ -8,6 +8,7 @@ pub mod advice;
 pub mod attempts;
 pub mod body;
 pub mod chat;
+pub mod choices;
 pub mod class;
 pub mod coding;
 pub mod conversation;

@@ -25,6 +25,12 @@ pub enum Route {
     Usage,
     /// `GET /metrics`.
     Metrics,
+    /// `GET /settings/haiku-model`.
+    HaikuModel,
+    /// `POST /settings/haiku-model`.
+    ChooseHaikuModel,
+    /// `GET /settings/kilo-models`.
+    KiloModels,
 }
 
 /// A request that asks nothing the proxy knows.
@@ -48,6 +54,11 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         "/v1/messages/count_tokens" => (Route::CountTokens, &[Method::POST], "POST"),
         "/v1/chat/completions" => (Route::Chat, &[Method::POST], "POST"),
         "/v1/responses" => (Route::Responses, &[Method::POST], "POST"),
+        "/settings/haiku-model" if *method == Method::POST => {
+            (Route::ChooseHaikuModel, &[Method::POST], "GET, POST")
+        }
+        "/settings/haiku-model" => (Route::HaikuModel, &[Method::GET], "GET, POST"),
+        "/settings/kilo-models" => (Route::KiloModels, &[Method::GET], "GET"),
         "/v1/models" => (Route::Models, &[Method::GET], "GET"),
         "/api/requests" => (Route::Requests, &[Method::GET], "GET"),
         "/api/usage" => (Route::Usage, &[Method::GET], "GET"),
@@ -89,6 +100,14 @@ mod tests {
             ),
             (Method::POST, "/v1/chat/completions", Ok(Route::Chat)),
             (Method::POST, "/v1/responses", Ok(Route::Responses)),
+            (Method::GET, "/settings/haiku-model", Ok(Route::HaikuModel)),
+            (
+                Method::POST,
+                "/settings/haiku-model",
+                Ok(Route::ChooseHaikuModel),
+            ),
+            (Method::PUT, "/settings/haiku-model", only("GET, POST")),
+            (Method::GET, "/settings/kilo-models", Ok(Route::KiloModels)),
             (Method::GET, "/v1/models", Ok(Route::Models)),
             (Method::DELETE, "/v1/models", only("GET")),
             (Method::GET, "/api/requests", Ok(Route::Requests)),

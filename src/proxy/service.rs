@@ -14,6 +14,7 @@ use crate::catalogue::families::Families;
 use crate::catalogue::shelf::Shelf;
 use crate::config::Config;
 use crate::fault;
+use crate::files::settings::SettingsFile;
 use crate::history::keeper::History;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
@@ -27,7 +28,7 @@ use crate::proxy::reply::{self, Reply};
 use crate::proxy::route::{Route, is_openai, route};
 use crate::proxy::seals::Seals;
 use crate::proxy::turns::Turns;
-use crate::proxy::{chat, count, messages, models, records, responses};
+use crate::proxy::{chat, choices, count, messages, models, records, responses};
 use crate::time::UnixSeconds;
 use crate::translate::request::ToolCache;
 use crate::upstream::http::Client;
@@ -48,6 +49,8 @@ pub struct Service {
     pub client: Arc<Client>,
     /// The way to Kilo's gateway.
     pub kilo: Kilo,
+    /// Where a choice is kept that is made while it runs; `None` keeps it for as long as it runs.
+    pub settings_file: Option<SettingsFile>,
     /// The models.
     pub shelf: Arc<Shelf>,
     /// Which model a family means.
@@ -138,6 +141,9 @@ async fn dispatch(
         Route::Request => Ok(records::request(service, request.uri().path()).await),
         Route::Usage => Ok(records::usage(service, request.uri().query()).await),
         Route::Metrics => Ok(records::metrics(service).await),
+        Route::HaikuModel => Ok(choices::haiku_model(service)),
+        Route::ChooseHaikuModel => choices::choose_haiku_model(service, request).await,
+        Route::KiloModels => choices::kilo_models(service).await,
     }
 }
 
