@@ -16,6 +16,7 @@ pub mod capture;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod fault;
 pub mod files;

@@ -36,6 +36,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pdf/text.rs", 1),
     ("pdf/apart.rs", 2),
     ("config/", 1),
+    ("daemon/slot.rs", 2),
     ("account/store.rs", 2),
     ("account/health_file.rs", 2),
     ("account/codex_file.rs", 2),

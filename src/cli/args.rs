@@ -82,7 +82,7 @@ pub enum UsageError {
 }
 
 /// Words that are ours as the first argument, but have no command yet.
-const RESERVED: [&str; 5] = ["models", "config", "start", "dashboard", "completions"];
+const RESERVED: [&str; 4] = ["models", "config", "dashboard", "completions"];
 
 #[derive(Debug, Parser)]
 #[command(name = "ccx", bin_name = "ccx", disable_help_subcommand = true)]
@@ -124,11 +124,18 @@ pub enum Own {
     },
     /// Print a line about account and plan, for Claude Code's statusLine
     Statusline(StatuslineWords),
-    /// Run the proxy without a client
+    /// Run the proxy without a client (`ccx daemon` starts it)
     Daemon {
-        /// What the daemon should do
+        /// What the daemon should do (default: start)
         #[command(subcommand)]
-        verb: DaemonVerb,
+        verb: Option<DaemonVerb>,
+    },
+    /// The same as `ccx daemon run`
+    #[command(hide = true)]
+    Start {
+        /// Loopback port to listen on
+        #[arg(long)]
+        port: Option<u16>,
     },
     /// Look for what is wrong, and say what mends it
     #[command(after_help = "Claude Code's own doctor: `ccx -- doctor`")]
@@ -182,11 +189,44 @@ fn label(text: &str) -> Result<String, &'static str> {
 /// What to do with the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum DaemonVerb {
-    /// Run in the foreground until interrupted
-    Run {
-        /// Loopback port to listen on (default: $PORT, else 8081)
+    /// Start it, unless it runs
+    Start {
+        /// Loopback port to listen on (default: $PORT, else the last one, else 8081)
         #[arg(long)]
         port: Option<u16>,
+    },
+    /// End it; answers in flight have 30 s
+    Stop {
+        /// Wait for no answer
+        #[arg(long)]
+        now: bool,
+    },
+    /// End it and start it again, with the same port and key
+    Restart {
+        /// Another port
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Say whether it runs, and where
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the log
+    Logs {
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Run in the foreground until interrupted
+    Run {
+        /// Loopback port to listen on (default: $PORT, else the last one, else 8081)
+        #[arg(long)]
+        port: Option<u16>,
+        /// Leave the terminal
+        #[arg(long, hide = true)]
+        detached: bool,
     },
 }
 
@@ -570,7 +610,10 @@ mod tests {
             (
                 &["daemon", "run", "--port", "9"],
                 Words::Own(Own::Daemon {
-                    verb: DaemonVerb::Run { port: Some(9) },
+                    verb: Some(DaemonVerb::Run {
+                        port: Some(9),
+                        detached: false,
+                    }),
                 }),
             ),
             (

@@ -74,9 +74,14 @@ fn run(words: Words, environment: &Environment) -> Result<u8, Report> {
         Words::Own(Own::Use { name, json }) => activate::run(environment, &name, json),
         Words::Own(Own::Logout { name, json }) => logout::run(environment, name.as_deref(), json),
         Words::Own(Own::Statusline(words)) => statusline::run(environment, &words),
-        Words::Own(Own::Daemon {
-            verb: DaemonVerb::Run { port },
-        }) => daemon::run(environment, port),
+        Words::Own(Own::Daemon { verb }) => daemon::run(
+            environment,
+            &verb.unwrap_or(DaemonVerb::Start { port: None }),
+        ),
+        Words::Own(Own::Start { port }) => {
+            let detached = false;
+            daemon::run(environment, &DaemonVerb::Run { port, detached })
+        }
         Words::Own(Own::Doctor(words)) => doctor::run(environment, words),
         Words::Own(Own::Demo(words)) => demo::demo(&words, environment),
         Words::Help => {

@@ -7,6 +7,8 @@ use http::Method;
 pub enum Route {
     /// Liveness: answered to anybody on loopback, without content.
     Live,
+    /// `GET /healthz`: who answers, for whoever knows the secret.
+    Health,
     /// `POST /v1/messages`.
     Messages,
     /// `POST /v1/chat/completions`.
@@ -50,6 +52,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
     let (route, methods, allow): (Route, &[Method], &'static str) = match path {
         // `HEAD /api/hello` is the client's warm-up: it carries no credential.
         "/health" | "/api/hello" => (Route::Live, &[Method::GET, Method::HEAD], "GET, HEAD"),
+        "/healthz" => (Route::Health, &[Method::GET], "GET"),
         "/v1/messages" => (Route::Messages, &[Method::POST], "POST"),
         "/v1/messages/count_tokens" => (Route::CountTokens, &[Method::POST], "POST"),
         "/v1/chat/completions" => (Route::Chat, &[Method::POST], "POST"),
@@ -90,6 +93,7 @@ mod tests {
             (Method::HEAD, "/api/hello", Ok(Route::Live)),
             (Method::GET, "/health", Ok(Route::Live)),
             (Method::POST, "/health", only("GET, HEAD")),
+            (Method::GET, "/healthz", Ok(Route::Health)),
             (Method::POST, "/v1/messages", Ok(Route::Messages)),
             (Method::GET, "/v1/messages", only("POST")),
             (Method::POST, "/v1/messages/", unknown),

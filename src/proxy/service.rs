@@ -1,6 +1,7 @@
 //! Dispatches requests: guard, route, the one that answers.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -75,6 +76,8 @@ pub struct Service {
     pub ledger: Arc<Mutex<Ledger>>,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
+    /// When it began to serve.
+    pub began: Instant,
     /// What happened over months; `None` where no thread could be made for it.
     pub history: Option<History>,
     /// Who keeps both sides of requests; `None` where the person does not want that.
@@ -132,6 +135,7 @@ async fn dispatch(
     fault::point("request");
     match route {
         Route::Live => Ok(alive(request.method())),
+        Route::Health => Ok(health(service.began)),
         Route::Messages => messages::answer(service, id, request).await,
         Route::Chat => chat::answer(service, id, request).await,
         Route::Responses => responses::answer(service, id, request).await,
@@ -145,6 +149,15 @@ async fn dispatch(
         Route::ChooseHaikuModel => choices::choose_haiku_model(service, request).await,
         Route::KiloModels => choices::kilo_models(service).await,
     }
+}
+
+fn health(began: Instant) -> Response<Body> {
+    json(format!(
+        r#"{{"status":"ok","version":"{}","pid":{},"uptime":{}}}"#,
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        began.elapsed().as_secs()
+    ))
 }
 
 fn alive(method: &Method) -> Response<Body> {
