@@ -181,24 +181,41 @@ fn a_port_that_is_taken_is_named_with_the_way_out() {
     assert!(told.contains("--port"), "{told}");
 }
 
-/// The client's first words may be a request: the port takes them before the client's process exists.
-#[test]
-fn a_client_that_asks_at_once_is_answered() {
-    // [A10]
+/// A launch whose client says `request` (after the line with the host) to its proxy, and shows the first line of the answer.
+fn asked_by_a_client(request: &str) -> String {
     let mut stage = Stage::new("chat");
     let program = stage.path("work/client");
-    // The address is in the private file of settings; bash can speak to it by itself.
-    let script = "#!/bin/bash\n\
-        port=$(sed -n 's/.*ANTHROPIC_BASE_URL\": *\"http:..127.0.0.1:\\([0-9]*\\).*/\\1/p' \"$2\")\n\
-        exec 3<>\"/dev/tcp/127.0.0.1/$port\" || exit 9\n\
-        printf 'GET /health HTTP/1.0\\r\\nhost: 127.0.0.1:%s\\r\\n\\r\\n' \"$port\" >&3\n\
-        head -1 <&3\n";
+    // Address and secret are in the private file of settings; bash can speak to a port by itself.
+    let script = format!(
+        r#"#!/bin/bash
+told() {{ sed -n "s/.*$1\": *\"\([^\"]*\)\".*/\1/p" "$2"; }}
+url=$(told ANTHROPIC_BASE_URL "$2"); token=$(told ANTHROPIC_AUTH_TOKEN "$2")
+exec 3<>"/dev/tcp/127.0.0.1/${{url##*:}}" || exit 9
+printf '{request}' "${{url##*/}}" "$token" >&3
+head -1 <&3
+"#
+    );
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     stage.environment.retain(|(name, _)| name != "CCX_CLAUDE");
     let program = program.to_str().unwrap().to_owned();
     stage.environment.push(("CCX_CLAUDE".to_owned(), program));
-    let output = stage.ccx(&["-p", "hi"]);
-    let told = String::from_utf8(output.stdout).unwrap();
+    String::from_utf8(stage.ccx(&["-p", "hi"]).stdout).unwrap()
+}
+
+/// The client's first words may be a request: the port takes them before the client's process exists.
+#[test]
+fn a_client_that_asks_at_once_is_answered() {
+    // [A10]
+    let request = r"GET /health HTTP/1.0\r\nhost: %s\r\nx: %s\r\n\r\n";
+    let told = asked_by_a_client(request);
     assert!(told.ends_with("200 OK\r\n"), "{told:?}");
+}
+
+/// What a client's tools run has its secret: it is not to choose a third party.
+#[test]
+fn a_sessions_proxy_takes_no_settings() {
+    let request = r#"POST /settings/haiku-model HTTP/1.0\r\nhost: %s\r\nx-api-key: %s\r\ncontent-length: 26\r\n\r\n{"haikuKiloModel":"glm-5"}"#;
+    let told = asked_by_a_client(request);
+    assert!(told.contains(" 403 "), "{told:?}");
 }

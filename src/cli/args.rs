@@ -131,7 +131,6 @@ pub enum Own {
         verb: Option<DaemonVerb>,
     },
     /// The same as `ccx daemon run`
-    #[command(hide = true)]
     Start {
         /// Loopback port to listen on
         #[arg(long)]
@@ -263,8 +262,8 @@ pub fn parse(words: &[OsString]) -> Result<Words, UsageError> {
         "--ccx-child" => Ok(Words::Child(words[1..].to_vec())),
         "help" | "--help" | "-h" => Ok(Words::Help),
         "--version" | "-V" => Ok(Words::Version),
-        "login" | "status" | "daemon" | "demo" | "doctor" | "quota" | "accounts" | "use"
-        | "logout" | "statusline" | "restore" => {
+        "login" | "status" | "start" | "daemon" | "demo" | "doctor" | "quota" | "accounts"
+        | "use" | "logout" | "statusline" | "restore" => {
             let program = OsStr::new("ccx");
             let line = std::iter::once(program).chain(words.iter().map(OsString::as_os_str));
             Ok(Words::Own(Line::try_parse_from(line)?.own))

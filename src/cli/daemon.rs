@@ -20,7 +20,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 mod manage;
@@ -71,7 +71,7 @@ fn serve(environment: &Environment, port: Option<u16>, detached: bool) -> Result
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
     // Armed first: a signal during the start must not leave a half-started daemon.
-    let mut signals = Signals::new([SIGINT, SIGTERM])
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .context("could not watch for signals")
         .map_err(internal)?;
     let setup = Setup::new(environment)?;
@@ -114,7 +114,10 @@ fn serve(environment: &Environment, port: Option<u16>, detached: bool) -> Result
             key_file.display()
         ));
     }
-    let _ = signals.forever().next();
+    // Without a terminal nobody hangs up; the word is kept for reading the settings anew.
+    let _ = signals
+        .forever()
+        .find(|signal| !(detached && *signal == SIGHUP));
     // Whoever asks again does not want to wait for the answers in flight.
     let hurry = host.hurry();
     std::thread::spawn(move || signals.forever().for_each(|_| hurry()));

@@ -154,6 +154,8 @@ fn with_proxy(
     let mut parts = setup.parts(rules, secret.clone())?;
     let leasing = Leasing::new(&setup, environment);
     parts.door = leasing.door();
+    // What the client's tools run has its secret, and is not to choose who is sent what haiku is asked.
+    parts.settings_file = None;
     let (shelf, families) = (parts.shelf.clone(), parts.families.clone());
     let is_known = shelf.adopt(&account.id);
     let host = Host::start(setup::listen(0)?, parts)

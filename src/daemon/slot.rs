@@ -3,8 +3,8 @@
 //! A lock of the kernel decides, not a file: it is held for life and gone with its holder, however that ends. The record
 //! beside it counts only if the holder of the lock wrote it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::files::atomic::{self, WriteError};
 use crate::files::lock::{Lock, LockError};
 
-/// How long a daemon that starts waits for its place: whoever only looks holds the lock for an instant.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a daemon that starts waits for its place: others that start at the same time are quick.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a daemon says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +68,31 @@ impl Slot {
     ///
     /// Another daemon has it, or the system refuses.
     pub fn take(state: &Path) -> Result<Self, LockError> {
-        let lock = Lock::acquire(&lock_file(state), PATIENCE)?;
-        lock.sign();
+        let path = lock_file(state);
+        let failed = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
+        // Who starts does so alone: what a killed one left goes before the lock is held, so that nobody who looks
+        // takes it for the word of the holder.
+        let _alone = Lock::acquire(&state.join("daemon.start"), PATIENCE)?;
+        if let Some(holder) = holder(&path).map_err(failed)? {
+            return Err(LockError::Busy {
+                path,
+                holder,
+                waited: Duration::ZERO,
+            });
+        }
         let record = record_file(state);
-        // Of one that was killed.
         let _ = fs::remove_file(&record);
+        let emptied = OpenOptions::new().write(true).truncate(true).open(&path);
+        match emptied {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let lock = Lock::acquire(&path, PATIENCE)?;
+        lock.sign();
         Ok(Self {
             record,
             _lock: lock,
@@ -103,16 +123,33 @@ impl Drop for Slot {
 ///
 /// The lock cannot be looked at.
 pub fn look(state: &Path) -> io::Result<Holder> {
-    let holder = match Lock::acquire(&lock_file(state), Duration::ZERO) {
-        Ok(_free) => return Ok(Holder::Nobody),
-        Err(LockError::Busy { holder, .. }) => holder,
-        Err(LockError::Io { source, .. }) => return Err(source),
+    let Some(holder) = holder(&lock_file(state))? else {
+        return Ok(Holder::Nobody);
     };
     let record = fs::read(record_file(state))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
         .filter(|record| Some(record.pid) == holder);
     Ok(record.map_or(Holder::Silent { pid: holder }, Holder::Ready))
+}
+
+/// Returns the process that holds the lock, if one does and if it has said so. Looks through a shared lock: those who look
+/// at the same time do not take each other for a daemon.
+fn holder(path: &Path) -> io::Result<Option<Option<u32>>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            Ok(Some(pid.trim().parse().ok()))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Returns the port that a daemon was last told to use, if it was told one.
@@ -192,6 +229,28 @@ mod tests {
         fs::write(record_file(state), serde_json::to_vec(&other).unwrap()).unwrap();
         let pid = Some(std::process::id());
         assert_eq!(look(state).unwrap(), Holder::Silent { pid });
+        drop(slot);
+    }
+
+    #[test]
+    fn d04_who_looks_takes_no_other_for_a_daemon() {
+        let state = tempfile::tempdir().unwrap();
+        let state = state.path();
+        drop(Slot::take(state).unwrap());
+        // As a daemon that was killed leaves it: a record that fits the word in the lock.
+        fs::write(lock_file(state), format!("{}\n", std::process::id())).unwrap();
+        fs::write(record_file(state), serde_json::to_vec(&record()).unwrap()).unwrap();
+        let other = File::open(lock_file(state)).unwrap();
+        other.try_lock_shared().unwrap();
+        assert_eq!(look(state).unwrap(), Holder::Nobody);
+        drop(other);
+        let slot = Slot::take(state).unwrap();
+        let pid = Some(std::process::id());
+        assert_eq!(
+            look(state).unwrap(),
+            Holder::Silent { pid },
+            "its record is gone"
+        );
         drop(slot);
     }
 

@@ -1,6 +1,6 @@
 //! `/settings/haiku-model` and `/settings/kilo-models`: whether what haiku is asked goes to Kilo, and to which model there.
 //!
-//! A choice counts from the next request on, and is kept in `config.toml`.
+//! A choice counts from the next request on, and is kept in `config.toml`. The proxy of a launch takes none.
 
 use std::fmt::Display;
 
@@ -33,7 +33,7 @@ pub fn haiku_model(service: &Service) -> Response<Body> {
 ///
 /// # Errors
 ///
-/// The body says no model, or the choice cannot be kept.
+/// This proxy takes no choice, the body says no model, or the choice cannot be kept.
 pub async fn choose_haiku_model(
     service: &Service,
     request: Request<Incoming>,
@@ -43,6 +43,11 @@ pub async fn choose_haiku_model(
         #[serde(rename = "haikuKiloModel", deserialize_with = "Option::deserialize")]
         model: Option<String>,
     }
+    let Some(file) = service.settings_file.clone() else {
+        let why =
+            "a session's proxy takes no settings: ask the daemon, or set `kilo` in config.toml";
+        return Err(Reply::refused(403, ErrorKind::Permission, why.to_owned()));
+    };
     let (head, body) = request.into_parts();
     let body = intake::read(&head.headers, body).await?;
     let choice: Choice = serde_json::from_slice(&body).map_err(refused)?;
@@ -52,19 +57,17 @@ pub async fn choose_haiku_model(
             "haikuKiloModel: expected null or the name of one of Kilo's models, as z-ai/glm-5:free",
         )
     })?;
-    if let Some(file) = service.settings_file.clone() {
-        let word = chosen.clone().unwrap_or(word);
-        let change = move || file.change(|text| config::set(text, &[KEY], Setting::Word(&word)));
-        let changed = tokio::task::spawn_blocking(change).await;
-        changed
-            .map_err(|_| failed("the settings could not be written"))?
-            .map_err(|error: ChangeError<WriteError>| match error {
-                ChangeError::Refused(error) => {
-                    failed(format!("config.toml was left as it is: {error}"))
-                }
-                other => failed(other),
-            })?;
-    }
+    let word = chosen.clone().unwrap_or(word);
+    let change = move || file.change(|text| config::set(text, &[KEY], Setting::Word(&word)));
+    let changed = tokio::task::spawn_blocking(change).await;
+    changed
+        .map_err(|_| failed("the settings could not be written"))?
+        .map_err(|error: ChangeError<WriteError>| match error {
+            ChangeError::Refused(error) => {
+                failed(format!("config.toml was left as it is: {error}"))
+            }
+            other => failed(other),
+        })?;
     service.kilo.choose(chosen.clone());
     tracing::info!(model = chosen, "who answers in haiku's place was chosen");
     let mut told = json!({"success": true, "haikuKiloModel": chosen});

@@ -34,7 +34,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Exit code of `status` if none runs.
 const NOT_RUNNING: u8 = 3;
 
-/// What the terminal, the editor or a client of whoever starts a daemon has set, and what means nothing to a daemon.
+/// What the terminal, the editor or a client of whoever starts a daemon has set, and what means nothing to a daemon;
+/// `_` at the end stands for all names that begin so.
 const NOT_FOR_A_DAEMON: &[&str] = &[
     "ANTHROPIC_",
     "CCX_GUARD",
@@ -51,7 +52,9 @@ const NOT_FOR_A_DAEMON: &[&str] = &[
     "SSH_TTY",
     "STY",
     "TERM",
+    "TERM_",
     "TMUX",
+    "TMUX_",
     "VISUAL",
     "VSCODE_",
     "WINDOWID",
