@@ -15,6 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::stage::Stage;
 
@@ -638,6 +639,29 @@ fn l10_a_kill_between_any_two_writes_leaves_a_whole_file_that_is_given_back() {
         "{kinds:?} of {number}"
     );
     assert_eq!(read(&stage.settings()), ODD);
+}
+
+#[test]
+fn l10_a_fault_of_ccx_gives_the_file_back() {
+    let mut stage = noting();
+    write(&stage, ODD);
+    let trigger = stage.path("work/now");
+    let fault = format!("session@{}", trigger.display());
+    set(&mut stage, "CCX_TEST_FAULT", &fault);
+    // `always`: another client of this user may be running.
+    let mut session = Session::start(&stage, "a", &["--ccx-lease", "always"]);
+    let gate = session.arrived();
+    assert!(proxy(&read(&stage.settings())).is_some());
+    fs::write(&trigger, "").unwrap();
+    // Something that the session's loop hears of.
+    let pid = Pid::from_raw(session.child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(session.child.wait().unwrap().code(), Some(70));
+    drop(gate);
+    wait_until("the file", || {
+        read(&stage.settings()) == ODD && journals(&stage) == 0
+    });
+    assert_eq!(mode(&stage.settings()), 0o644);
 }
 
 #[test]
