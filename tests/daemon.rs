@@ -165,6 +165,8 @@ fn d03_it_has_a_session_of_its_own_and_nothing_of_its_starters() {
         .env("TERM", "xterm")
         .env("EDITOR", "vi")
         .env("CLAUDECODE", "1")
+        .env("CLAUDE_CODE_ENTRYPOINT", "cli")
+        .env("STYLE", "kept")
         .stderr(Stdio::null())
         .output()
         .unwrap();
@@ -180,12 +182,13 @@ fn d03_it_has_a_session_of_its_own_and_nothing_of_its_starters() {
             assert_eq!(target.to_str(), Some("/dev/null"), "{descriptor}");
         }
         let environment = fs::read(about("environ")).unwrap();
-        for name in ["TERM=", "EDITOR=", "CLAUDECODE="] {
+        let has = |name: &str| {
             let mut entries = environment.split(|byte| *byte == 0);
-            assert!(
-                !entries.any(|entry| entry.starts_with(name.as_bytes())),
-                "{name}"
-            );
+            entries.any(|entry| entry.starts_with(name.as_bytes()))
+        };
+        assert!(has("STYLE=kept"), "it begins as STY does, and is none");
+        for name in ["TERM=", "EDITOR=", "CLAUDECODE=", "CLAUDE_CODE_"] {
+            assert!(!has(name), "{name}");
         }
         let status = fs::read_to_string(about("status")).unwrap();
         assert!(status.contains("Umask:\t0077"), "{status}");
@@ -214,6 +217,20 @@ fn d04_d05_killed_it_is_gone_at_once_and_starts_again_with_port_and_key() {
     let third = home.status(0);
     assert_eq!((port(&third), home.key()), (port(&first), key));
     assert_ne!(third["pid"], second["pid"]);
+}
+
+#[test]
+fn d05_a_start_while_the_old_one_ends_waits_and_starts_anew() {
+    let home = Home::new();
+    let first = home.start();
+    for _ in 0..5 {
+        let stop = home.stage.command(CCX).args(["daemon", "stop"]).spawn();
+        home.told(&["daemon", "start"], 0);
+        assert!(stop.unwrap().wait().unwrap().success());
+        // Whichever came first: a start behind it finds one, or makes one.
+        home.told(&["daemon", "start"], 0);
+        assert_eq!(port(&home.status(0)), port(&first));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -113,7 +113,6 @@ impl Host {
             seals: Mutex::default(),
             ledger: ledger.clone(),
             gauges: parts.gauges,
-            began: Instant::now(),
             history: parts.history,
             captures: parts.captures,
             started_at: crate::proxy::entry::now(),

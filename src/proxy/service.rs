@@ -1,7 +1,6 @@
 //! Dispatches requests: guard, route, the one that answers.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -20,6 +19,7 @@ use crate::history::keeper::History;
 use crate::ledger::Ledger;
 use crate::proxy::body::Body;
 use crate::proxy::counting::Counting;
+use crate::proxy::entry::now;
 use crate::proxy::gauges::Gauges;
 use crate::proxy::guard::Guard;
 use crate::proxy::lessons::Lessons;
@@ -76,8 +76,6 @@ pub struct Service {
     pub ledger: Arc<Mutex<Ledger>>,
     /// What is left of the accounts' plans.
     pub gauges: Arc<Gauges>,
-    /// When it began to serve.
-    pub began: Instant,
     /// What happened over months; `None` where no thread could be made for it.
     pub history: Option<History>,
     /// Who keeps both sides of requests; `None` where the person does not want that.
@@ -135,7 +133,7 @@ async fn dispatch(
     fault::point("request");
     match route {
         Route::Live => Ok(alive(request.method())),
-        Route::Health => Ok(health(service.began)),
+        Route::Health => Ok(health(service.started_at)),
         Route::Messages => messages::answer(service, id, request).await,
         Route::Chat => chat::answer(service, id, request).await,
         Route::Responses => responses::answer(service, id, request).await,
@@ -151,12 +149,12 @@ async fn dispatch(
     }
 }
 
-fn health(began: Instant) -> Response<Body> {
+fn health(started_at: UnixSeconds) -> Response<Body> {
     json(format!(
         r#"{{"status":"ok","version":"{}","pid":{},"uptime":{}}}"#,
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
-        began.elapsed().as_secs()
+        now().since(started_at).as_secs()
     ))
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::environment::Environment;
 use crate::cli::setup::{self, Setup, VERSION};
@@ -73,14 +73,24 @@ fn look(state: &Path) -> Result<Holder, Report> {
 /// Starts the daemon, unless one runs. Returns once it answers.
 pub(super) fn start(environment: &Environment, port: Option<u16>) -> Result<u8, Report> {
     let setup = Setup::new(environment)?;
-    if look(&setup.places.state)? == Holder::Nobody {
-        setup.settle_secrets()?;
-        // Here somebody can be asked.
-        sign_in::require_account(&setup, environment, None)?;
-        let port = port_of(environment, port, &setup.places.state)?;
-        spawn(environment, &setup, port)?;
-    }
-    let record = await_ready(&setup.places.state)?;
+    let end = Instant::now() + START;
+    let record = loop {
+        if look(&setup.places.state)? == Holder::Nobody {
+            setup.settle_secrets()?;
+            // Here somebody can be asked.
+            sign_in::require_account(&setup, environment, None)?;
+            let port = port_of(environment, port, &setup.places.state)?;
+            spawn(environment, &setup, port)?;
+        }
+        match await_ready(&setup.places.state)? {
+            Some(record) => break record,
+            None if Instant::now() >= end => {
+                return Err(internal(anyhow!("the daemon ended at once")).hint(log_hint(&setup)));
+            }
+            // The one that was there was on its way out.
+            None => {}
+        }
+    };
     ui::note(&format!(
         "ccx: the daemon serves on http://127.0.0.1:{}; its key is in {}",
         record.port,
@@ -100,7 +110,11 @@ fn spawn(environment: &Environment, setup: &Setup, port: u16) -> Result<(), Repo
         .stderr(Stdio::piped());
     for name in environment.names() {
         let text = name.to_string_lossy();
-        if NOT_FOR_A_DAEMON.iter().any(|begin| text.starts_with(begin)) {
+        let is_unfit = |unfit: &&str| match unfit.ends_with('_') {
+            true => text.starts_with(*unfit),
+            false => text == **unfit,
+        };
+        if NOT_FOR_A_DAEMON.iter().any(|unfit| is_unfit(&unfit)) {
             command.env_remove(name);
         }
     }
@@ -153,13 +167,13 @@ fn log_hint(setup: &Setup) -> String {
     )
 }
 
-/// Waits until the daemon that has the place answers.
-fn await_ready(state: &Path) -> Result<Record, Report> {
+/// Waits until the daemon that has the place answers; `None` if nobody has it any more.
+fn await_ready(state: &Path) -> Result<Option<Record>, Report> {
     let end = Instant::now() + START;
     loop {
         match look(state)? {
-            Holder::Ready(record) if answers(state, &record) => return Ok(record),
-            Holder::Nobody => return Err(internal(anyhow!("the daemon ended at once"))),
+            Holder::Ready(record) if answers(state, &record) => return Ok(Some(record)),
+            Holder::Nobody => return Ok(None),
             _ if Instant::now() >= end => {
                 let pid = look(state)?
                     .pid()
@@ -180,9 +194,14 @@ fn answers(state: &Path, record: &Record) -> bool {
     let Ok(key) = fs::read_to_string(state.join("daemon.key")) else {
         return false;
     };
-    ask(record.port, key.trim()).is_ok_and(|answer| {
-        answer.starts_with("HTTP/1.1 200") && answer.contains(&format!("\"pid\":{}", record.pid))
-    })
+    let answer = ask(record.port, key.trim());
+    let pid = answer.ok().and_then(|answer| {
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let body: Value = serde_json::from_str(body).ok()?;
+        head.starts_with("HTTP/1.1 200 ")
+            .then(|| body["pid"].as_u64())?
+    });
+    pid == Some(record.pid.into())
 }
 
 fn ask(port: u16, key: &str) -> io::Result<String> {
@@ -209,18 +228,20 @@ pub(super) fn stop(environment: &Environment, now: bool) -> Result<u8, Report> {
 fn end(state: &Path, now: bool) -> Result<(), Report> {
     let patience = if now { MARGIN } else { super::DRAIN + MARGIN };
     let until = Instant::now() + patience;
-    let mut is_told = false;
+    let mut told = None;
     loop {
         let holder = look(state)?;
-        if holder == Holder::Nobody {
+        // Another process in its place was started meanwhile, by somebody who wants one.
+        let is_another = told.is_some() && holder.pid().is_some() && holder.pid() != told;
+        if holder == Holder::Nobody || is_another {
             return Ok(());
         }
         // The holder of the lock lives, so the process is no other. Asked a second time it waits for no answer.
-        if let Some(pid) = holder.pid().filter(|_| !is_told || now) {
+        if let Some(pid) = holder.pid().filter(|_| told.is_none() || now) {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = kill_process(pid, Signal::TERM);
-                is_told = true;
+                told = holder.pid();
             }
         }
         if Instant::now() >= until {
