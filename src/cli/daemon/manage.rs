@@ -114,7 +114,7 @@ fn spawn(environment: &Environment, setup: &Setup, port: u16) -> Result<(), Repo
             true => text.starts_with(*unfit),
             false => text == **unfit,
         };
-        if NOT_FOR_A_DAEMON.iter().any(|unfit| is_unfit(&unfit)) {
+        if NOT_FOR_A_DAEMON.iter().any(is_unfit) {
             command.env_remove(name);
         }
     }
